@@ -1,0 +1,66 @@
+# Everything here works in a fresh clone, without standard input, as root and as anybody else.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help test tools check build mutants fuzz big
+
+# Debian keeps veritysetup where only root's PATH looks.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+# How long one package's tests may take, and one fuzz target is run.
+TEST_TIMEOUT ?= 15m
+BIG_TIMEOUT ?= 6h
+FUZZTIME ?= 60s
+
+# The pattern ./... leaves out folders that begin with a dot.
+PACKAGES := ./... ./.ci/layers ./.ci/removals ./.ci/tools
+
+# Real and hostile images of other projects, which the tests read where they are to be had.
+ifeq ($(SALLYPORT_CORPUS),)
+ifneq ($(wildcard ../shared/corpus/.),)
+SALLYPORT_CORPUS := $(abspath ../shared/corpus)
+endif
+endif
+ifneq ($(SALLYPORT_CORPUS),)
+export SALLYPORT_CORPUS
+else
+WITHOUT_CORPUS := NOT RUN: the tests over the corpus. Set SALLYPORT_CORPUS to its folder, see docs/development.md.
+endif
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+
+test: tools check ## install what is missing, check the sources, run all tests with the race detector
+	go test -race -count=1 -timeout $(TEST_TIMEOUT) $(PACKAGES)
+	@$(if $(WITHOUT_CORPUS),echo; echo '*** $(WITHOUT_CORPUS)'; echo;)
+	@echo 'make test: all checks and tests passed$(if $(WITHOUT_CORPUS),$(shell printf ',') except those over the corpus)'
+
+tools: ## install the tools that the tests need and that are missing, with apt-get
+	@.ci/tools/install.sh
+
+check: ## gofmt, go vet, staticcheck, import layers, table of removals, module files
+	@unformatted=$$("$$(go env GOROOT)/bin/gofmt" -l .); \
+	if [ -n "$$unformatted" ]; then printf 'gofmt would change:\n%s\n' "$$unformatted" >&2; exit 1; fi
+	go vet $(PACKAGES)
+	go tool -modfile=tools.mod staticcheck $(PACKAGES)
+	go run ./.ci/layers
+	go run ./.ci/removals -check
+	go mod tidy -diff
+	go mod verify
+	go mod verify -modfile=tools.mod
+
+build: ## bin/sallyport
+	CGO_ENABLED=0 go build -trimpath -o bin/sallyport ./cmd/sallyport
+
+mutants: tools ## take out each check of the table of removals and see its test fail (ONLY=ID,ID for some)
+	go run ./.ci/removals $(if $(ONLY),-only $(ONLY))
+	go run ./.ci/removals -rows
+
+fuzz: ## run every fuzz target for FUZZTIME (60s)
+	@.ci/fuzz $(FUZZTIME)
+
+big: tools ## the tests that need hours or much disk as well
+	@$(if $(WITHOUT_CORPUS),echo '*** $(WITHOUT_CORPUS)')
+	SALLYPORT_BIG=1 go test -p 1 -count=1 -timeout $(BIG_TIMEOUT) ./...
