@@ -79,7 +79,7 @@ func EncodeFEC(ctx context.Context, src io.ReaderAt, blocks int64, roots int, ds
 	if err != nil || rounds == 0 {
 		return err
 	}
-	e, err := newFECEncoder(rounds, roots)
+	e, err := newFECEncoder(rounds, roots, fecMemory)
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,9 @@ type fecEncoder struct {
 	rows   [][]byte // the strip's shards and parity, for rs
 }
 
-func newFECEncoder(rounds int64, roots int) (*fecEncoder, error) {
+// newFECEncoder allocates about memory bytes, or less if the shards are short,
+// but at least a block of each shard.
+func newFECEncoder(rounds int64, roots, memory int) (*fecEncoder, error) {
 	k := codeword - roots
 	rs, err := reedsolomon.New(k, roots,
 		reedsolomon.WithCustomMatrix(parityMatrix(roots)),
@@ -113,7 +115,7 @@ func newFECEncoder(rounds int64, roots int) (*fecEncoder, error) {
 		rs:    rs,
 		roots: roots,
 		shard: rounds * BlockSize,
-		strip: min(rounds, int64(fecMemory/perByte/BlockSize)) * BlockSize,
+		strip: min(rounds, int64(max(1, memory/perByte/BlockSize))) * BlockSize,
 		rows:  make([][]byte, codeword),
 	}
 	strips := 1

@@ -43,9 +43,6 @@ func (r *Reader) ReadAt(p []byte, off int64) (int, error) {
 		return 0, fmt.Errorf("read verified data: negative offset %d", off)
 	}
 	if off >= r.size {
-		if len(p) == 0 {
-			return 0, nil
-		}
 		return 0, io.EOF
 	}
 	want := p[:min(int64(len(p)), r.size-off)]
