@@ -35,7 +35,7 @@ help: ## list the targets
 test: tools check ## install what is missing, check the sources, run all tests with the race detector
 	go test -race -count=1 -timeout $(TEST_TIMEOUT) $(PACKAGES)
 	@$(if $(WITHOUT_CORPUS),echo; echo '*** $(WITHOUT_CORPUS)'; echo;)
-	@echo 'make test: all checks and tests passed$(if $(WITHOUT_CORPUS),$(shell printf ',') except those over the corpus)'
+	@echo 'make test: all checks and tests passed$(if $(WITHOUT_CORPUS),; those over the corpus were not run)'
 
 tools: ## install the tools that the tests need and that are missing, with apt-get
 	@.ci/tools/install.sh
