@@ -1,0 +1,140 @@
+package bundle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"sallyport/bundle/trust"
+	"sallyport/bundle/verity"
+)
+
+// VerifyOptions say what is checked beside the bundle itself. All may be left zero.
+type VerifyOptions struct {
+	// Station is the name of this station; when empty, whom the bundle is for is checked against the trust
+	// root only.
+	Station string
+	// AllowUnknownSigners lets slots pass whose key nobody in the trust root has.
+	AllowUnknownSigners bool
+	// Fresh is called once the signatures are good; its error is the result. Nil: freshness isn't checked.
+	Fresh func(c *Claims) error
+	// Entries is called with the manifest before any of the payload is read; its error is the result.
+	Entries func([]Entry) error
+	// Sink takes the payload as it is read, each block verified; nil: it is only checked. Until Verify has
+	// returned without an error it may not be released.
+	Sink Sink
+	// Progress may be nil.
+	Progress Progress
+}
+
+// Verified is a bundle that was found to be, to the last byte, what enough of its channel's people sealed.
+// Only [Verify] makes one.
+type Verified struct {
+	claims  *Claims
+	auth    *trust.Authorization
+	entries []Entry
+	notes   []string
+}
+
+// Seal returns the seal. Not to be changed.
+func (v *Verified) Seal() *Seal { return v.claims.Seal }
+
+// Message returns the bytes that were signed. Not to be changed.
+func (v *Verified) Message() []byte { return v.claims.Message }
+
+// Digest returns the seal digest.
+func (v *Verified) Digest() [32]byte { return v.claims.Digest() }
+
+// Authorization returns who signed.
+func (v *Verified) Authorization() *trust.Authorization { return v.auth }
+
+// Entries returns the manifest's entries. Not to be changed.
+func (v *Verified) Entries() []Entry { return v.entries }
+
+// Notes returns what was odd and no reason to refuse, for the operator and the log.
+func (v *Verified) Notes() []string { return v.notes }
+
+// Verify checks a bundle in the order of docs/format.md, section 12, each step resting only on what the ones
+// before made believable. It reads each block of a medium at most once, seal, tree and manifest first, then the
+// payload in ascending order. A bundle that isn't acceptable gives an error with a method RefusalCode; other
+// errors are faults of the source, the sink or the context.
+func Verify(ctx context.Context, src Source, root *trust.Root, opt VerifyOptions) (*Verified, error) {
+	c, err := Inspect(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	auth, err := root.Authorize(c.Seal.Channel, c.Message, c.Slots, trust.AuthorizeOptions{AllowUnknownSigners: opt.AllowUnknownSigners})
+	if err != nil {
+		return nil, err
+	}
+	if err := checkDestination(c.Seal, root, opt.Station); err != nil {
+		return nil, err
+	}
+	if opt.Fresh != nil {
+		if err := opt.Fresh(c); err != nil {
+			return nil, err
+		}
+	}
+	r := &reading{src: src, claims: c, opt: opt}
+	if err := r.run(ctx); err != nil {
+		return nil, err
+	}
+	return &Verified{claims: c, auth: auth, entries: r.entries, notes: append(c.Notes, r.notes...)}, nil
+}
+
+// checkDestination refuses a bundle that is for somebody else: for another place than its channel leads to, or
+// for another station, or another group's, than this one.
+func checkDestination(s *Seal, root *trust.Root, station string) error {
+	channel, ok := root.Channel(s.Channel)
+	if !ok {
+		return refuse("unknown-channel", "the trust root has no channel %q", s.Channel)
+	}
+	if s.Destination != channel.Destination {
+		return refuse("wrong-destination", "the seal says %q, channel %q leads to %q", s.Destination, s.Channel, channel.Destination)
+	}
+	if station == "" || station == s.Destination {
+		return nil
+	}
+	for _, st := range root.Stations() {
+		if st.Name == station && st.Group != "" && st.Group == s.Destination {
+			return nil
+		}
+	}
+	return refuse("wrong-destination", "the bundle is for %q, this station is %q", s.Destination, station)
+}
+
+// Contents is a bundle that is consistent in itself. Who sealed it was not asked.
+type Contents struct {
+	*Claims
+	Entries []Entry
+}
+
+// Check does all of [Verify] that needs no trust root: seal, tree, manifest, directory area, every file, and
+// what is left. It is for signers, who look at what they sign, and for the burner. sink and progress may be nil.
+func Check(ctx context.Context, src Source, sink Sink, progress Progress) (*Contents, error) {
+	c, err := Inspect(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Signatures(); err != nil {
+		return nil, err
+	}
+	r := &reading{src: src, claims: c, opt: VerifyOptions{Sink: sink, Progress: progress}}
+	if err := r.run(ctx); err != nil {
+		return nil, err
+	}
+	c.Notes = append(c.Notes, r.notes...)
+	return &Contents{Claims: c, Entries: r.entries}, nil
+}
+
+// damage turns what verity found into a refusal, and leaves faults of the source as they are.
+func damage(err error) error {
+	var d *verity.DamagedError
+	if !errors.As(err, &d) {
+		return err
+	}
+	if d.Tree {
+		return &RefusedError{Code: "bad-tree", Detail: fmt.Sprintf("hash block %d of the tree is not what was sealed", d.Block), Err: err}
+	}
+	return &RefusedError{Code: "damaged", Detail: fmt.Sprintf("LBA %d is not what was sealed", d.Block), Err: err}
+}

@@ -1,0 +1,328 @@
+package bundle
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+
+	"sallyport/bundle/iso9660"
+	"sallyport/bundle/verity"
+)
+
+// WriteFile writes the image to path: in one pass over the payload, parity from a second one over the output.
+// The file appears under its name when it is complete and synced, and replaces what was there; until then, and
+// after an error or cancel, nothing changes. Memory is constant in the size of the payload.
+func (p *Plan) WriteFile(ctx context.Context, path string, progress Progress) (_ *Seal, err error) {
+	out, err := createImage(path, p.geometry.ImageBlocks()*BlockSize)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			out.discard()
+		}
+	}()
+	g := p.geometry
+	d, err := p.writeData(ctx, out.dataWriter(), io.NewOffsetWriter(out.file, g.Tree()*BlockSize), nil, progress)
+	if err != nil {
+		return nil, err
+	}
+	input := fecInput(io.NewSectionReader(out.file, 0, g.DataBlocks*BlockSize), io.NewSectionReader(out.file, g.Tree()*BlockSize, g.TreeBlocks*BlockSize), g)
+	parity, err := encodeParity(ctx, input, io.NewOffsetWriter(out.file, g.FEC()*BlockSize), g, progress)
+	if err != nil {
+		return nil, err
+	}
+	seal, err := p.sealed(d.manifest, d.root, parity)
+	if err != nil {
+		return nil, err
+	}
+	for _, part := range []struct {
+		lba   int64
+		bytes func() ([]byte, error)
+	}{
+		{g.SealA(), seal.withEmptySlots}, {g.SealB(), seal.withEmptySlots},
+		{g.Superblock(), p.superblock}, {g.LocatorCopy(), func() ([]byte, error) { return g.locator(), nil }},
+		{g.Padding(), func() ([]byte, error) { return make([]byte, (g.ImageBlocks()-g.Padding())*BlockSize), nil }},
+	} {
+		b, err := part.bytes()
+		if err != nil {
+			return nil, err
+		}
+		if _, err := out.file.WriteAt(b, part.lba*BlockSize); err != nil {
+			return nil, err
+		}
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	return seal, out.commit()
+}
+
+// WriteTo writes the image to a pipe or another stream that can't go back. Tree and parity wait in an unlinked
+// scratch file in the folder for temporary files; for parity the payload is read a second time, each block
+// checked against its leaf. What arrives before an error is no bundle: its seal is missing.
+func (p *Plan) WriteTo(ctx context.Context, w io.Writer, progress Progress) (*Seal, error) {
+	scratch, err := unlinkedScratch()
+	if err != nil {
+		return nil, err
+	}
+	defer scratch.Close()
+	g := p.geometry
+	ownAt := (g.TreeBlocks + g.FECBlocks) * BlockSize // tree, parity, then the files that the format adds
+	own := &ownFiles{scratch: scratch, next: ownAt}
+	d, err := p.writeData(ctx, w, io.NewOffsetWriter(scratch, 0), own, progress)
+	if err != nil {
+		return nil, err
+	}
+	parity, err := p.parityAgain(ctx, d.root, scratch, own, progress)
+	if err != nil {
+		return nil, err
+	}
+	seal, err := p.sealed(d.manifest, d.root, parity)
+	if err != nil {
+		return nil, err
+	}
+	sealBlocks, err := seal.withEmptySlots()
+	if err != nil {
+		return nil, err
+	}
+	superblock, err := p.superblock()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(append(sealBlocks[:len(sealBlocks):len(sealBlocks)], superblock...)); err != nil {
+		return nil, err
+	}
+	if _, err := io.Copy(w, io.NewSectionReader(scratch, 0, ownAt)); err != nil {
+		return nil, err
+	}
+	tail := append(sealBlocks, g.locator()...)
+	tail = append(tail, make([]byte, (g.ImageBlocks()-g.Padding())*BlockSize)...)
+	_, err = w.Write(tail)
+	return seal, err
+}
+
+// parityAgain reads the payload a second time, each block checked against the tree at the beginning of scratch,
+// and puts the parity behind the tree.
+func (p *Plan) parityAgain(ctx context.Context, root [32]byte, scratch *os.File, own *ownFiles, progress Progress) ([]byte, error) {
+	g := p.geometry
+	hashes := io.NewSectionReader(scratch, 0, g.TreeBlocks*BlockSize)
+	tree, err := verity.OpenTree(hashes, p.seal.identity().verityParams(g.DataBlocks), root)
+	if err != nil {
+		return nil, err
+	}
+	again := p.layout.ReaderAt(p.reopen(own))
+	defer again.Close()
+	parity, err := encodeParity(ctx, fecInput(verity.NewReader(again, tree), hashes, g), io.NewOffsetWriter(scratch, g.TreeBlocks*BlockSize), g, progress)
+	var damaged *verity.DamagedError
+	var size *iso9660.SizeError
+	if errors.As(err, &damaged) || errors.As(err, &size) {
+		return nil, refuse("changed-while-read", "the payload changed between the first and the second reading: %v", err)
+	}
+	return parity, err
+}
+
+func (s *Seal) withEmptySlots() ([]byte, error) {
+	b, err := s.Encode()
+	if err != nil {
+		return nil, err
+	}
+	return padNewlines(b, sealBlocks*BlockSize), nil
+}
+
+func (p *Plan) superblock() ([]byte, error) {
+	sb, err := verity.Superblock(p.seal.identity().verityParams(p.geometry.DataBlocks))
+	return sb[:], err
+}
+
+// written is what the data pass finds out.
+type written struct{ manifest, root [32]byte }
+
+// writeData streams the data area to w and its tree to tree, and sets the entries' digests. own, if not nil,
+// keeps the files that the format itself adds, for a second reading.
+func (p *Plan) writeData(ctx context.Context, w io.Writer, tree io.WriterAt, own *ownFiles, progress Progress) (written, error) {
+	id, g := p.seal.identity(), p.geometry
+	tw, err := verity.NewTreeWriter(tree, id.verityParams(g.DataBlocks))
+	if err != nil {
+		return written{}, err
+	}
+	sp := newSpread(ctx, "prepare", g.DataBlocks*BlockSize, progress, w, tw)
+	defer sp.stop()
+	if err := p.layout.SetSystemArea(g.locator()); err != nil {
+		return written{}, err
+	}
+	iw := p.layout.NewWriter(sp)
+	text := readme(id, g)
+	if err := own.put(iw, layoutReadme, func(w io.Writer) error { _, err := w.Write(text); return err }); err != nil {
+		return written{}, err
+	}
+	for i := range p.entries {
+		if e := &p.entries[i]; e.Type == File {
+			if err := p.writePayload(iw, layoutPayload+i-1, e); err != nil {
+				return written{}, err
+			}
+		}
+	}
+	var d written
+	h := sha256.New()
+	if err := own.put(iw, p.manifestIndex(), func(w io.Writer) error { return writeManifest(io.MultiWriter(w, h), p.entries) }); err != nil {
+		return written{}, err
+	}
+	d.manifest = [32]byte(h.Sum(nil))
+	if err := own.put(iw, p.manifestIndex()+1, func(w io.Writer) error { return writeSums(w, sha256.Sum256(text), d.manifest, p.entries) }); err != nil {
+		return written{}, err
+	}
+	if err := iw.Close(); err != nil {
+		return written{}, err
+	}
+	if err := sp.finish(); err != nil {
+		return written{}, err
+	}
+	d.root, err = tw.Close()
+	return d, err
+}
+
+// writePayload copies one file into the image and notes its digest. A file that isn't what the walk saw, or
+// changes while it is read, is refused.
+func (p *Plan) writePayload(iw *iso9660.Writer, index int, e *Entry) error {
+	f, err := p.fsys.Open(e.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	before, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("stat %s: %w", e.Path, err)
+	}
+	if !before.Mode().IsRegular() || before.Size() != e.Size || before.ModTime().Unix() != e.MTime {
+		return refuse("changed-while-read", "%q changed since the directory was listed; prepare again when nobody writes to it", e.Path)
+	}
+	h := sha256.New()
+	err = iw.WriteFile(index, io.TeeReader(f, h))
+	var size *iso9660.SizeError
+	if errors.As(err, &size) {
+		return refuse("changed-while-read", "%q: %v; prepare again when nobody writes to it", e.Path, err)
+	}
+	if err != nil {
+		return err
+	}
+	if after, err := f.Stat(); err != nil || after.Size() != e.Size || !after.ModTime().Equal(before.ModTime()) {
+		return refuse("changed-while-read", "%q changed while it was read; prepare again when nobody writes to it", e.Path)
+	}
+	e.SHA256 = [32]byte(h.Sum(nil))
+	return nil
+}
+
+// ownFiles keeps README.txt, MANIFEST.json and SHA256SUMS in the scratch file.
+type ownFiles struct {
+	scratch *os.File
+	next    int64
+	at      map[int]*io.SectionReader
+}
+
+// put writes a file that write generates into the image; with a nil ownFiles nothing is kept.
+func (o *ownFiles) put(iw *iso9660.Writer, index int, write func(io.Writer) error) error {
+	pr, pw := io.Pipe()
+	go func() { pw.CloseWithError(write(pw)) }()
+	defer pr.Close()
+	if o == nil {
+		return iw.WriteFile(index, pr)
+	}
+	keep := io.NewOffsetWriter(o.scratch, o.next)
+	var n countWriter
+	if err := iw.WriteFile(index, io.TeeReader(pr, io.MultiWriter(keep, &n))); err != nil {
+		return err
+	}
+	if o.at == nil {
+		o.at = make(map[int]*io.SectionReader)
+	}
+	o.at[index] = io.NewSectionReader(o.scratch, o.next, int64(n))
+	o.next += int64(n)
+	return nil
+}
+
+// reopen gives the image's files for the second reading.
+func (p *Plan) reopen(own *ownFiles) func(int) (io.ReaderAt, error) {
+	return func(i int) (io.ReaderAt, error) {
+		if r, ok := own.at[i]; ok {
+			return r, nil
+		}
+		e := &p.entries[i-layoutPayload+1]
+		f, err := p.fsys.Open(e.Path)
+		if err != nil {
+			return nil, err
+		}
+		r, ok := f.(io.ReaderAt)
+		if !ok {
+			f.Close()
+			return nil, fmt.Errorf("read %s again for parity: %w", e.Path, fs.ErrInvalid)
+		}
+		return r, nil
+	}
+}
+
+// fecInput is what parity is computed over: data blocks, then tree blocks without the superblock.
+func fecInput(data, tree io.ReaderAt, g Geometry) io.ReaderAt {
+	return &concat{a: data, b: tree, split: g.DataBlocks * BlockSize}
+}
+
+type concat struct {
+	a, b  io.ReaderAt
+	split int64
+}
+
+func (c *concat) ReadAt(p []byte, off int64) (n int, err error) {
+	if off < c.split {
+		first := p[:min(int64(len(p)), c.split-off)]
+		if n, err = c.a.ReadAt(first, off); n < len(first) {
+			return n, err
+		}
+	}
+	if n == len(p) {
+		return n, nil
+	}
+	m, err := c.b.ReadAt(p[n:], off+int64(n)-c.split)
+	return n + m, err
+}
+
+// encodeParity writes the parity area through dst and returns its SHA-256.
+func encodeParity(ctx context.Context, input io.ReaderAt, dst io.WriterAt, g Geometry, progress Progress) ([]byte, error) {
+	sum := &hashWriterAt{dst: dst, h: sha256.New()}
+	if g.Roots > 0 {
+		total := (g.DataBlocks + g.TreeBlocks) * BlockSize
+		err := verity.EncodeFEC(ctx, input, g.DataBlocks+g.TreeBlocks, g.Roots, sum, func(done int64) {
+			if progress != nil {
+				progress("parity", done*BlockSize, total)
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		if sum.next != g.FECBlocks*BlockSize {
+			return nil, fmt.Errorf("parity: %d bytes were written of %d", sum.next, g.FECBlocks*BlockSize)
+		}
+	}
+	return sum.h.Sum(nil), nil
+}
+
+// hashWriterAt hashes what is written in ascending order.
+type hashWriterAt struct {
+	dst  io.WriterAt
+	h    hash.Hash
+	next int64
+}
+
+func (w *hashWriterAt) WriteAt(p []byte, off int64) (int, error) {
+	if off != w.next {
+		return 0, fmt.Errorf("parity written at byte %d, %d is next", off, w.next)
+	}
+	n, err := w.dst.WriteAt(p, off)
+	w.h.Write(p[:n])
+	w.next += int64(n)
+	return n, err
+}
