@@ -27,14 +27,14 @@
 // TestThresholds/two_keys, and each of them must fail. The lines of old, without their first |, must stand in file
 // once, in a row and whole; those of new, which may be none, take their place. What is left must compile. Outside of
 // old and new, blank lines and lines that begin with # count for nothing. No file of the module is touched: the
-// changed copy reaches go test as an overlay.
+// changed copy reaches go test as an overlay, which is why file must be something that is compiled or embedded.
 //
 // # What counts
 //
 // First all tests named run without any change, and must pass. Then, for each entry, they must fail with it: by a
 // failed assertion, a panic, or the time limit. A build that fails, and a test that is skipped or doesn't exist, is a
-// mistake in the entry. -memory limits the address space of the test program, since what is taken out may be the limit on an
-// allocation.
+// mistake in the entry. -memory limits the address space of the test program, since what is taken out may be the limit
+// on an allocation.
 //
 // -check stops after reading the table and finding each old, and runs nothing. -rows prints the rows of the tables in
 // docs/threat-model.md that no entry stands for; see coverage.
