@@ -60,7 +60,7 @@ func (r *Root) Authorize(channel string, message []byte, slots [][]byte, opt Aut
 	}
 	c, ok := r.Channel(channel)
 	if !ok {
-		return nil, refuse(CodeUnknownChannel, nil, "the trust root has no channel %.80q", channel)
+		return nil, refuse(CodeUnknownChannel, nil, "the trust root has no channel %+.80q, only %s", channel, nameSome(r.channelNames()))
 	}
 	auth.Channel = c
 	signed := map[string][]string{}
@@ -160,6 +160,9 @@ func (r Role) missing(role string, signed []string) string {
 
 func nameSome(names []string) string {
 	const most = 8
+	if len(names) == 0 {
+		return "none"
+	}
 	if len(names) <= most {
 		return strings.Join(names, ", ")
 	}

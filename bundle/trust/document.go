@@ -243,7 +243,7 @@ func (d *Document) check() error {
 func (d *Document) checkDraft() error {
 	switch {
 	case d.Type != documentType:
-		return fmt.Errorf("type is %.80q, not %q", d.Type, documentType)
+		return fmt.Errorf("type is %+.80q, not %q", d.Type, documentType)
 	case d.Version < 1 || d.Version > canonjson.MaxInt:
 		return fmt.Errorf("version is %d, expected 1 to 2^53-1", d.Version)
 	case len(d.Holders) > maxHolders:
@@ -326,7 +326,7 @@ func (d *Document) checkChannel(c Channel) error {
 		return fmt.Errorf("destination: %w", err)
 	}
 	if c.Gaps != GapsRefuse && c.Gaps != GapsReason {
-		return fmt.Errorf("gaps is %.80q, expected %q or %q", c.Gaps, GapsReason, GapsRefuse)
+		return fmt.Errorf("gaps is %+.80q, expected %q or %q", c.Gaps, GapsReason, GapsRefuse)
 	}
 	if c.MaxAge < 0 || c.MaxAge > maxAge {
 		return fmt.Errorf("max_age is %d seconds, expected 0 to %d", c.MaxAge, int64(maxAge))
@@ -354,10 +354,10 @@ func (d *Document) checkRole(r Role) error {
 	}
 	for i, name := range r.Holders {
 		if i > 0 && r.Holders[i-1] >= name {
-			return fmt.Errorf("%.80q is not behind %.80q in order of name", name, r.Holders[i-1])
+			return fmt.Errorf("%+.80q is not behind %+.80q in order of name", name, r.Holders[i-1])
 		}
 		if _, ok := d.holder(name); !ok {
-			return fmt.Errorf("%.80q is not among the holders", name)
+			return fmt.Errorf("%+.80q is not among the holders", name)
 		}
 	}
 	if r.Threshold < 1 || r.Threshold > int64(len(r.Holders)) {
@@ -375,7 +375,7 @@ type keyOwners struct {
 
 func (o keyOwners) add(k Key, owner string) error {
 	if k.Type != keyType {
-		return fmt.Errorf("key type is %.80q, not %q", k.Type, keyType)
+		return fmt.Errorf("key type is %+.80q, not %q", k.Type, keyType)
 	}
 	if k.Public == (PublicKey{}) {
 		return errors.New("the key is missing")

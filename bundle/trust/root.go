@@ -63,7 +63,7 @@ func Accept(data []byte, sigs map[string][]byte) (*Root, error) {
 	var signed []string
 	for _, name := range slices.Sorted(maps.Keys(sigs)) {
 		if _, ok := d.holder(name); !ok {
-			return nil, refuse(CodeBadTrust, nil, "accept trust root: a signature of %.80q, who is not among its holders", name)
+			return nil, refuse(CodeBadTrust, nil, "accept trust root: a signature of %+.80q, who is not among its holders", name)
 		}
 		sig, err := ParseSignature(sigs[name])
 		if err != nil {
@@ -111,7 +111,11 @@ func Load(path string) (*Root, error) {
 	}
 	r, err := Accept(data, sigs)
 	if refused, ok := errors.AsType[*RefusedError](err); ok {
-		return nil, refuse(refused.Code, err, "load trust root %s", path)
+		detail := "load trust root " + path
+		if refused.Code == CodeTrustThreshold {
+			detail += ", signatures beside it named " + filepath.Base(path) + ".HOLDER" + signatureSuffix
+		}
+		return nil, refuse(refused.Code, err, "%s", detail)
 	}
 	return r, err
 }
@@ -197,6 +201,14 @@ func (r *Root) Channel(name string) (Channel, bool) {
 		return Channel{}, false
 	}
 	return r.document.Channels[i].clone(), true
+}
+
+func (r *Root) channelNames() []string {
+	var names []string
+	for _, c := range r.Document().Channels {
+		names = append(names, c.Name)
+	}
+	return names
 }
 
 // Stations returns the stations in order of name.

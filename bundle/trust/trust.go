@@ -59,7 +59,7 @@ func CheckName(name string) error {
 		bad = !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-')
 	}
 	if bad {
-		return fmt.Errorf("%.80q: %w", name, errName)
+		return fmt.Errorf("%+.80q: %w", name, errName)
 	}
 	return nil
 }
