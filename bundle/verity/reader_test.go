@@ -62,7 +62,7 @@ func TestReaderAnyRange(t *testing.T) {
 		}
 	}
 	rnd := rand.New(rand.NewPCG(4, 5))
-	for range 300 {
+	for range 100 {
 		check(rnd.Int64N(size+10), rnd.IntN(3*BlockSize))
 		check(rnd.Int64N(size+10), rnd.IntN(len(data)))
 	}

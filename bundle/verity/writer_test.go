@@ -124,19 +124,23 @@ func (f writerFunc) WriteAt(p []byte, off int64) (int, error) { return f(p, off)
 // TestTreeWriterBadDestination fails each write in turn.
 func TestTreeWriterBadDestination(t *testing.T) {
 	errFull := errors.New("no space left on device")
-	const blocks = 3*dataPerBatch + 100
-	data := make([]byte, blocks*BlockSize)
+	data := make([]byte, (dataPerBatch+100)*BlockSize)
 	for _, tc := range []struct {
-		name string
-		fail func(n int) (int, error)
-		want error
+		name   string
+		blocks int64
+		writes int
+		fail   func(n int) (int, error)
+		want   error
 	}{
-		{"error", func(int) (int, error) { return 0, errFull }, errFull},
-		{"short", func(n int) (int, error) { return n - 1, nil }, io.ErrShortWrite},
+		// Two writes of leaves, one each of the two levels above.
+		{"error", dataPerBatch + 100, 4, func(int) (int, error) { return 0, errFull }, errFull},
+		{"short", dataPerBatch + 100, 4, func(n int) (int, error) { return n - 1, nil }, io.ErrShortWrite},
+		// The last leaf fills the block above it.
+		{"full top", 64 * 64, 2, func(int) (int, error) { return 0, errFull }, errFull},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			writes := 1
-			for i := 0; i < writes; i++ {
+			data := data[:tc.blocks*BlockSize]
+			for i := range tc.writes {
 				k := 0
 				w, _ := NewTreeWriter(writerFunc(func(p []byte, off int64) (int, error) {
 					k++
@@ -144,7 +148,7 @@ func TestTreeWriterBadDestination(t *testing.T) {
 						return tc.fail(len(p))
 					}
 					return len(p), nil
-				}), Params{DataBlocks: blocks})
+				}), Params{DataBlocks: tc.blocks})
 				n, err := w.Write(data)
 				if err == nil != (n == len(data)) {
 					t.Errorf("write %d fails: Write gives %d, %v", i, n, err)
@@ -155,8 +159,6 @@ func TestTreeWriterBadDestination(t *testing.T) {
 				if root, err := w.Close(); !errors.Is(err, tc.want) || root != [DigestSize]byte{} {
 					t.Errorf("write %d fails: Close gives %x, %v", i, root, err)
 				}
-				// 4 of the leaves, 1 each of the upper levels.
-				writes = 4 + 2
 			}
 		})
 	}
