@@ -231,7 +231,16 @@ func TestSequentialCancel(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	bubble("cancelled while the medium hangs", func(t *testing.T, _ *Reader, _ *counter) {
+}
+
+// TestSequentialHanging cancels and closes while the medium doesn't answer: Read
+// returns at once, Close when the medium is idle.
+func TestSequentialHanging(t *testing.T) {
+	const blocks = 5 * chunkBlocks
+	data := testData(blocks, 1)
+	tree, p, root := makeTree(t, data, nil)
+	cause := errors.New("the operator pressed Ctrl-C")
+	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		answer := make(chan bool)
 		idle := false
