@@ -11,6 +11,7 @@ import (
 	"sallyport/bundle/canonjson"
 	"sallyport/bundle/iso9660"
 	"sallyport/bundle/trust"
+	"sallyport/bundle/verity"
 )
 
 // MaxRoots asks for as much parity as there is room for: up to 24 roots in what Capacity leaves.
@@ -47,17 +48,38 @@ const (
 	layoutPayload = 2
 )
 
-// NewPlan walks the payload once over its names and lays the image out. A payload that the format can't carry
-// is refused (codes bad-kind, limit, bad-manifest, empty-payload, too-big); whether names are fit for the other
-// side is not its question.
-func NewPlan(ctx context.Context, fsys fs.FS, opt Options) (*Plan, error) {
-	for _, name := range []string{opt.Channel, opt.Destination} {
+// check finds what the walk can't change, before the walk.
+func (o *Options) check() error {
+	for _, name := range []string{o.Channel, o.Destination} {
 		if err := trust.CheckName(name); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if opt.Sequence < 1 || opt.Sequence > canonjson.MaxInt {
-		return nil, fmt.Errorf("sequence %d: must be 1 to 2^53-1", opt.Sequence)
+	if o.Sequence < 1 || o.Sequence > canonjson.MaxInt {
+		return fmt.Errorf("sequence %d: must be 1 to 2^53-1", o.Sequence)
+	}
+	if o.Previous != "" {
+		if _, err := parseDigest(o.Previous); err != nil {
+			return fmt.Errorf("previous seal: %w", err)
+		}
+	}
+	if o.MaxAge < 0 || o.MaxAge > maxTime {
+		return fmt.Errorf("max age %d: must be 0 to %d seconds", o.MaxAge, int64(maxTime))
+	}
+	if o.Roots != MaxRoots {
+		if _, err := verity.FECRounds(1, o.Roots); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// NewPlan walks the payload once over its names and lays the image out. A payload that the format can't carry
+// is refused (codes bad-kind, bad-name, limit, empty-payload, too-big); whether names are fit for the other
+// side is not its question.
+func NewPlan(ctx context.Context, fsys fs.FS, opt Options) (*Plan, error) {
+	if err := opt.check(); err != nil {
+		return nil, err
 	}
 	entries, err := collect(contextFS{ctx, fsys}, opt.LeaveOut)
 	if err != nil {
@@ -81,7 +103,7 @@ func NewPlan(ctx context.Context, fsys fs.FS, opt Options) (*Plan, error) {
 	if opt.MaxAge > 0 {
 		p.seal.Expires = p.seal.Created + opt.MaxAge
 	}
-	if p.seal.Created < 0 || max(p.seal.Created, p.seal.Expires) > maxTime {
+	if p.seal.Created < 0 || p.seal.Created > maxTime || p.seal.Expires > maxTime {
 		return nil, fmt.Errorf("epoch %d, expiry %d: must be between 1970 and 2155; set --epoch", p.seal.Created, p.seal.Expires)
 	}
 	if p.seal.Manifest.Bytes, err = manifestSize(entries); err != nil {
@@ -94,7 +116,10 @@ func NewPlan(ctx context.Context, fsys fs.FS, opt Options) (*Plan, error) {
 		return nil, &RefusedError{Code: "limit", Detail: "this payload can't be carried", Err: err}
 	}
 	p.seal.Manifest.LBA, _ = p.layout.Extent(p.manifestIndex())
-	return p, p.chooseGeometry(opt)
+	if err := p.chooseGeometry(opt); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 func (p *Plan) manifestIndex() int { return layoutPayload + len(p.entries) - 1 }
@@ -113,7 +138,10 @@ func epoch(entries []Entry, given *int64) int64 {
 func (p *Plan) chooseGeometry(opt Options) error {
 	dataBlocks, roots := p.layout.Blocks(), opt.Roots
 	if roots == MaxRoots {
-		roots = fillRoots(dataBlocks, opt.Capacity)
+		roots = verity.MaxFECRoots
+		if opt.Capacity > 0 {
+			roots = fillRoots(dataBlocks, opt.Capacity)
+		}
 	}
 	var err error
 	if p.geometry, err = NewGeometry(dataBlocks, roots); err != nil {
