@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -161,7 +162,7 @@ func ParseSeal(data []byte) (*Seal, error) {
 	if len(data) > sealJSONBytes {
 		return nil, refuse("bad-seal", "SEAL.json of %d bytes: the limit is %d", len(data), sealJSONBytes)
 	}
-	text := append(bytes.TrimRight(data, "\n"), '\n')
+	text := append(bytes.Clone(bytes.TrimRight(data, "\n")), '\n')
 	var s Seal
 	if err := canonjson.Decode(text, &s, sealJSONBytes); err != nil {
 		return nil, &RefusedError{Code: "bad-seal", Detail: "SEAL.json", Err: err}
@@ -213,10 +214,36 @@ func (s *Seal) check() error {
 	if s.Manifest.LBA < 17 || s.Manifest.LBA > g.DataBlocks-blocksOf(s.Manifest.Bytes) {
 		return fmt.Errorf("manifest at LBA %d outside the data area of %d blocks", s.Manifest.LBA, g.DataBlocks)
 	}
-	derived := *s
-	derived.fill(g)
-	if derived != *s {
-		return fmt.Errorf("a derived member differs: have %+v, want %+v", *s, derived)
+	return s.checkDerived(g)
+}
+
+// checkDerived names the first member that isn't what it derives from.
+func (s *Seal) checkDerived(g Geometry) error {
+	want := *s
+	want.fill(g)
+	for _, m := range []struct {
+		name       string
+		have, want any
+	}{
+		{"bundle_id", s.BundleID, want.BundleID},
+		{"fec.blocks", s.FEC.Blocks, want.FEC.Blocks},
+		{"fec.lba", s.FEC.LBA, want.FEC.LBA},
+		{"fec.sha256", s.FEC.SHA256, want.FEC.SHA256},
+		{"image_blocks", s.ImageBlocks, want.ImageBlocks},
+		{"set.digest", s.Set.Digest, want.Set.Digest},
+		{"verity.algorithm", s.Verity.Algorithm, want.Verity.Algorithm},
+		{"verity.block_size", s.Verity.BlockSize, want.Verity.BlockSize},
+		{"verity.salt", s.Verity.Salt, want.Verity.Salt},
+		{"verity.tree_blocks", s.Verity.TreeBlocks, want.Verity.TreeBlocks},
+		{"verity.tree_lba", s.Verity.TreeLBA, want.Verity.TreeLBA},
+		{"verity.uuid", s.Verity.UUID, want.Verity.UUID},
+	} {
+		if m.have != m.want {
+			return fmt.Errorf("%s is %.80q, the rest gives %.80q", m.name, fmt.Sprint(m.have), fmt.Sprint(m.want))
+		}
+	}
+	if want != *s {
+		return errors.New("a member is not what the rest gives")
 	}
 	return nil
 }
