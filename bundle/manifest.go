@@ -141,8 +141,9 @@ type rawEntry struct {
 
 // budgetReader bounds what the decoder may read for one entry, and with it the decoder's buffer.
 type budgetReader struct {
-	r    io.Reader
-	left int
+	r      io.Reader
+	left   int
+	failed error // of r, not the end
 }
 
 var errEntryTooLong = fmt.Errorf("an entry longer than %d bytes", maxEntryBytes)
@@ -153,6 +154,9 @@ func (b *budgetReader) Read(p []byte) (int, error) {
 	}
 	n, err := b.r.Read(p[:min(len(p), b.left)])
 	b.left -= n
+	if err != nil && err != io.EOF {
+		b.failed = err
+	}
 	return n, err
 }
 
@@ -164,7 +168,12 @@ func readManifest(r io.Reader, size int64, digest [32]byte) ([]Entry, error) {
 	}
 	h := sha256.New()
 	tee := io.TeeReader(io.LimitReader(r, size), h)
-	entries, err := decodeManifest(tee)
+	budget := &budgetReader{r: tee}
+	entries, err := decodeManifest(budget)
+	if budget.failed != nil {
+		// However the decoder understood it.
+		return nil, fmt.Errorf("read MANIFEST.json: %w", budget.failed)
+	}
 	if err != nil {
 		var syntactic *jsontext.SyntacticError
 		var semantic *json.SemanticError
@@ -196,8 +205,8 @@ func manifestError(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, errManifest)...)
 }
 
-func decodeManifest(r io.Reader) ([]Entry, error) {
-	budget := &budgetReader{r: r, left: maxEntryBytes}
+func decodeManifest(budget *budgetReader) ([]Entry, error) {
+	budget.left = maxEntryBytes
 	dec := jsontext.NewDecoder(budget)
 	if err := expectTokens(dec, `{`, `entries`, `[`); err != nil {
 		return nil, err
