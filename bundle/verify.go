@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"sallyport/bundle/trust"
 	"sallyport/bundle/verity"
@@ -107,6 +108,24 @@ func checkDestination(s *Seal, root *trust.Root, station string) error {
 type Contents struct {
 	*Claims
 	Entries []Entry
+
+	src  Source
+	data *verity.Reader
+}
+
+// Authorize checks the signatures and the destination against a trust root, as [Verify] does.
+func (c *Contents) Authorize(root *trust.Root) error {
+	if _, err := root.Authorize(c.Seal.Channel, c.Message, c.Slots, trust.AuthorizeOptions{}); err != nil {
+		return err
+	}
+	return checkDestination(c.Seal, root, "")
+}
+
+// Image returns the image for another reading: what lies under the hash tree is checked again as it is read, so
+// that a file which changes after [Check] doesn't reach a disc. It is good as long as the source is open.
+func (c *Contents) Image() io.ReaderAt {
+	data := c.Geometry.DataBlocks * BlockSize
+	return &concat{a: c.data, b: io.NewSectionReader(c.src, data, c.Geometry.ImageBlocks()*BlockSize-data), split: data}
 }
 
 // Check does all of [Verify] that needs no trust root: seal, tree, manifest, directory area, every file, and
@@ -124,7 +143,7 @@ func Check(ctx context.Context, src Source, sink Sink, progress Progress) (*Cont
 		return nil, err
 	}
 	c.Notes = append(c.Notes, r.notes...)
-	return &Contents{Claims: c, Entries: r.entries}, nil
+	return &Contents{Claims: c, Entries: r.entries, src: src, data: r.data}, nil
 }
 
 // damage turns what verity found into a refusal, and leaves faults of the source as they are.

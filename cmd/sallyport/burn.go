@@ -1,0 +1,191 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"sallyport/bundle"
+	"sallyport/bundle/importlog"
+	"sallyport/burn"
+	"sallyport/burn/drivesim"
+)
+
+type burnCmd struct {
+	File     string `arg:"" help:"The signed bundle image." type:"path"`
+	Drive    string `required:"" help:"The recorder: sim:DIR, a simulated DVD-R recorder whose disc lives in DIR." placeholder:"DRIVE"`
+	Trust    string `help:"Check the signatures against this trust root first." placeholder:"FILE"`
+	State    string `help:"Number the disc and note the burn in the log of this state directory; needs --trust." type:"path" placeholder:"DIR"`
+	Number   int    `help:"The disc's number, for the record, without --state." default:"1"`
+	Speed    int    `help:"Writing speed in kB/s (default: the drive's choice)."`
+	Unsigned bool   `help:"Burn although nobody has signed: a burnt disc can't be signed any more."`
+}
+
+func (c *burnCmd) Help() string {
+	return `Checks the image, burns it, finalises the disc so that nothing can be added, reloads it, and compares all of it
+with what was burnt. sim:DIR is made with a blank disc when it isn't there.
+
+Example: sallyport burn bundle.iso --drive sim:drive`
+}
+
+type burnResult struct {
+	Record *burn.Record `json:"record"`
+}
+
+func (r *burnResult) text(w io.Writer) {
+	rec := r.Record
+	fmt.Fprintf(w, "drive        %s %s, serial %s\n", printable(rec.Drive.Vendor), printable(rec.Drive.Product), printable(rec.Drive.Serial))
+	fmt.Fprintf(w, "disc         number %d, %s, %s, id %s\n", rec.DiscNumber, printable(rec.Medium.Type), printable(rec.Medium.ID), printable(rec.Medium.UniqueID))
+	fmt.Fprintf(w, "image        %s, SHA-256 %s\n", bytesText(int64(rec.ImageBlocks)*bundle.BlockSize), rec.ImageSHA256)
+	for _, warning := range rec.Warnings {
+		fmt.Fprintf(w, "warning      %s\n", printable(warning))
+	}
+	switch {
+	case rec.Verified:
+		fmt.Fprintf(w, "read back    equal, after reloading; finalised\n")
+	case rec.Spoiled:
+		fmt.Fprintf(w, "spoiled      this disc is neither blank nor good: destroy it\n")
+	}
+}
+
+func (c *burnCmd) run(e *env) (result, error) {
+	if c.State != "" && c.Trust == "" {
+		return nil, usagef("burn: --state needs --trust")
+	}
+	src, err := e.openSource(c.File)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	if src.Medium {
+		return nil, usagef("burn: %s is not an image file", c.File)
+	}
+	checked, err := c.check(e, src)
+	if err != nil {
+		return nil, err
+	}
+	var log *importlog.Log
+	number := c.Number
+	if c.State != "" {
+		root, err := loadTrust(c.Trust)
+		if err != nil {
+			return nil, err
+		}
+		st, err := e.openState(c.State, root)
+		if err != nil {
+			return nil, err
+		}
+		defer st.Close()
+		log = st.log
+		if number, err = nextDisc(e, log); err != nil {
+			return nil, err
+		}
+	}
+	drive, err := openDrive(c.Drive)
+	if err != nil {
+		return nil, err
+	}
+	defer drive.Close()
+	bar := e.progress()
+	rec, err := burn.Disc(e.ctx, drive, burn.Image{Source: checked.Image(), Blocks: uint32(checked.Geometry.ImageBlocks())}, burn.Options{
+		Number: number, Speed: c.Speed,
+		Progress: func(p burn.Progress) {
+			if p.Total > 0 {
+				bar.update(string(p.Phase), int64(p.Done)*bundle.BlockSize, int64(p.Total)*bundle.BlockSize)
+			}
+		},
+	})
+	bar.end()
+	if rec == nil {
+		return nil, err
+	}
+	if log != nil && (rec.Verified || rec.Spoiled) {
+		err = errors.Join(err, logBurn(e, log, checked, rec))
+	}
+	return &burnResult{rec}, err
+}
+
+// check reads the whole image before a disc is spent on it.
+func (c *burnCmd) check(e *env, src *source) (*bundle.Contents, error) {
+	bar := e.progress()
+	checked, err := bundle.Check(e.ctx, src.Source, nil, bar.update)
+	bar.end()
+	if err != nil {
+		return nil, err
+	}
+	sigs, err := checked.Signatures()
+	if err != nil {
+		return nil, err
+	}
+	if len(sigs) == 0 && !c.Unsigned {
+		return nil, usagef("burn: nobody has signed %s, and a burnt disc can't be signed any more: sallyport sign first (or --unsigned)", c.File)
+	}
+	if c.Trust == "" {
+		return checked, nil
+	}
+	root, err := loadTrust(c.Trust)
+	if err != nil {
+		return nil, err
+	}
+	return checked, checked.Authorize(root)
+}
+
+// nextDisc is the number after all that the log has.
+func nextDisc(e *env, log *importlog.Log) (int, error) {
+	number := 1
+	for entry, err := range log.Entries(e.ctx, 0) {
+		if err != nil {
+			return 0, err
+		}
+		if entry.Burn != nil {
+			number++
+		}
+	}
+	return number, nil
+}
+
+func logBurn(e *env, log *importlog.Log, checked *bundle.Contents, rec *burn.Record) error {
+	b, err := json.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	record := jsontext.Value(b)
+	if err := record.Canonicalize(); err != nil {
+		return err
+	}
+	_, err = log.LogBurned(fmt.Sprintf("%x", checked.Digest()), record, e.now())
+	return err
+}
+
+// openDrive opens a recorder. Close it when done.
+func openDrive(name string) (*drivesim.Drive, error) {
+	dir, ok := strings.CutPrefix(name, "sim:")
+	if !ok || dir == "" {
+		return nil, usagef("drive %q: this version burns with sim:DIR, a simulated recorder", name)
+	}
+	return drivesim.Open(dir)
+}
+
+// openSimulated opens the finished disc in a simulated drive.
+func (e *env) openSimulated(dir string) (*source, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return nil, pathError(err)
+	}
+	drive, err := openDrive("sim:" + dir)
+	if err != nil {
+		return nil, err
+	}
+	disc, err := burn.OpenDisc(e.ctx, drive, burn.ReadOptions{})
+	if err != nil {
+		return nil, errors.Join(err, drive.Close())
+	}
+	return &source{
+		Source: bundle.Source{ReaderAt: disc, Size: disc.Size(), Medium: true},
+		close:  func() error { return errors.Join(disc.Close(), drive.Close()) },
+	}, nil
+}

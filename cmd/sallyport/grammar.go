@@ -1,0 +1,34 @@
+package main
+
+import (
+	"runtime/debug"
+
+	"github.com/alecthomas/kong"
+)
+
+// grammar is the command line.
+type grammar struct {
+	JSON     bool             `help:"Print one JSON object instead of text." name:"json"`
+	LogLevel string           `help:"What to say on stderr: info, or error for errors only." enum:"info,error" default:"info"`
+	Version  kong.VersionFlag `help:"Print the version and stop."`
+
+	Demo    demoCmd    `cmd:"" help:"Show a whole transfer on simulated hardware with throw-away keys."`
+	Key     keyCmd     `cmd:"" help:"Make and show keys."`
+	Trust   trustCmd   `cmd:"" help:"Make, change, sign and show a trust root."`
+	Prepare prepareCmd `cmd:"" help:"Seal a directory into a bundle image."`
+	Sign    signCmd    `cmd:"" help:"Look at a bundle and add a signature."`
+	Inspect inspectCmd `cmd:"" help:"Show what a bundle says of itself, believing nothing."`
+	Burn    burnCmd    `cmd:"" help:"Burn a bundle, finalise, reload, and read it back."`
+	Verify  verifyCmd  `cmd:"" help:"Make every check of an import, and import nothing."`
+	Import  importCmd  `cmd:"" help:"Verify a bundle, let its files in, and log that."`
+	Scan    scanCmd    `cmd:"" help:"Say what of a directory can't be carried, and why."`
+	Log     logCmd     `cmd:"" help:"Show and verify the log."`
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "sallyport (devel)"
+	}
+	return "sallyport " + info.Main.Version
+}

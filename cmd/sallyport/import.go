@@ -1,0 +1,147 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"sallyport/bundle"
+	"sallyport/bundle/importlog"
+	"sallyport/bundle/trust"
+)
+
+type importCmd struct {
+	Source              string `arg:"" help:"An image file, a device, or sim:DIR."`
+	Trust               string `required:"" help:"The trust root." placeholder:"FILE"`
+	Spool               string `required:"" help:"Where bundles are let in to." type:"path" placeholder:"DIR"`
+	State               string `required:"" help:"This station's state: its key and its log." type:"path" placeholder:"DIR"`
+	StationKey          string `help:"Make the state directory first, for the station with this secret key." placeholder:"FILE"`
+	AllowUnknownSigners bool   `help:"Let signatures pass by keys that the trust root doesn't list."`
+	CaseClash           bool   `help:"Let names pass that differ only in case."`
+	GapReason           string `help:"Why a gap in the sequence is all right; it stays in the log." placeholder:"TEXT"`
+}
+
+func (c *importCmd) Help() string {
+	return `Reads the medium once: seal, tree and manifest, then the payload into SPOOL/.incoming, every block and file checked
+on the way. Then it is logged, and appears as SPOOL/CHANNEL/SEQUENCE-ID by one rename. An import that was
+interrupted is finished by running it again.
+
+Examples:
+  sallyport import sim:drive --trust trust.json --spool spool --state state --station-key kiosk.key
+  sallyport import bundle.iso --trust trust.json --spool spool --state state`
+}
+
+type importResult struct {
+	*verifyResult
+	Receipt *importlog.Receipt `json:"receipt"`
+	Path    string             `json:"path"`
+}
+
+func (r *importResult) text(w io.Writer) {
+	r.verifyResult.text(w)
+	fmt.Fprintf(w, "logged       entry %d of station %s\n", r.Receipt.Index, r.Receipt.Station)
+	fmt.Fprintf(w, "released     %s\n", r.Path)
+}
+
+func (c *importCmd) run(e *env) (_ result, err error) {
+	root, err := loadTrust(c.Trust)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.prepareState(root); err != nil {
+		return nil, err
+	}
+	st, err := e.openState(c.State, root)
+	if err != nil {
+		return nil, err
+	}
+	defer st.Close()
+	src, err := e.openSource(c.Source)
+	if err != nil {
+		return nil, st.refused(e, c.Source, err)
+	}
+	defer src.Close()
+	res, err := c.admit(e, st, src)
+	if err != nil {
+		return nil, st.refused(e, c.Source, err)
+	}
+	return res, nil
+}
+
+// prepareState makes the state directory when it isn't there and a key for it was given.
+func (c *importCmd) prepareState(root *trust.Root) error {
+	if c.StationKey == "" {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(c.State, stationKeyName)); err == nil {
+		return nil
+	}
+	return createState(c.State, c.StationKey, root)
+}
+
+// admit verifies, stages, logs and releases.
+func (c *importCmd) admit(e *env, st *state, src *source) (_ *importResult, err error) {
+	if err := os.Mkdir(c.Spool, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, pathError(err)
+	}
+	spool, err := importlog.OpenSpool(c.Spool)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, spool.Close()) }()
+	sink := &stagingSink{spool: spool, st: st}
+	defer func() {
+		if err != nil && sink.staging != nil {
+			err = errors.Join(err, sink.staging.Discard())
+		}
+	}()
+	bar := e.progress()
+	v, err := st.verify(e, src, bundle.VerifyOptions{
+		AllowUnknownSigners: c.AllowUnknownSigners, Entries: scanEntries(c.CaseClash), Sink: sink, Progress: bar.update,
+	}, c.GapReason)
+	bar.end()
+	if err != nil {
+		return nil, err
+	}
+	receipt, err := importlog.Accept(e.ctx, st.log, v, sink.staging, importlog.AcceptOptions{Now: e.now(), GapReason: c.GapReason})
+	if err != nil {
+		return nil, err
+	}
+	path, err := importlog.Release(e.ctx, receipt, sink.staging, e.now())
+	if err != nil {
+		return nil, err
+	}
+	sink.staging = nil
+	res, err := verified(v, true)
+	if err != nil {
+		return nil, err
+	}
+	return &importResult{verifyResult: res, Receipt: receipt, Path: filepath.Join(c.Spool, filepath.FromSlash(path))}, nil
+}
+
+// stagingSink puts the payload into the spool's .incoming, once the seal is known and believed.
+type stagingSink struct {
+	spool   *importlog.Spool
+	st      *state
+	staging *importlog.Staging
+}
+
+// Put is called after the signatures were found good, so the claims are there.
+func (s *stagingSink) Put(e *bundle.Entry, r io.Reader) (err error) {
+	if s.staging == nil {
+		if s.staging, err = s.spool.Stage(s.st.claims.Digest()); err != nil {
+			return err
+		}
+	}
+	switch e.Type {
+	case bundle.Dir:
+		return s.staging.Dir(e.Path, fs.FileMode(e.Mode), e.MTime)
+	case bundle.Symlink:
+		return s.staging.Symlink(e.Path, e.Target, e.MTime)
+	default:
+		return s.staging.File(e.Path, fs.FileMode(e.Mode), e.MTime, e.Size, r)
+	}
+}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+
+	"sallyport/bundle/trust"
+)
+
+type keyCmd struct {
+	Generate keyGenerateCmd `cmd:"" help:"Make a key pair: NAME.key, protected by a password, and NAME.pub."`
+	Show     keyShowCmd     `cmd:"" help:"Show a public or secret key's public half."`
+}
+
+type keyGenerateCmd struct {
+	Name         string `arg:"" help:"Where to put the pair, without .key and .pub."`
+	PasswordFile string `help:"Take the password from the first line of this file." type:"path" placeholder:"FILE"`
+	NoPassword   bool   `help:"Leave the key without a password (stations; otherwise only for trials)."`
+}
+
+func (c *keyGenerateCmd) Help() string {
+	return `The files are in minisign's format: stock minisign reads them.
+
+Example: sallyport key generate alice     makes alice.key and alice.pub`
+}
+
+type keyResult struct {
+	KeyID  string `json:"key_id"`
+	Public string `json:"public"`
+	Secret string `json:"secret_file,omitempty"`
+	File   string `json:"public_file,omitempty"`
+}
+
+func (r *keyResult) text(w io.Writer) {
+	if r.Secret != "" {
+		fmt.Fprintf(w, "secret key  %s (keep it, and keep it from others)\npublic key  %s\n", r.Secret, r.File)
+	}
+	fmt.Fprintf(w, "key id      %s\npublic      %s\n", r.KeyID, r.Public)
+}
+
+func (c *keyGenerateCmd) run(e *env) (result, error) {
+	if c.NoPassword && c.PasswordFile != "" {
+		return nil, usagef("key generate: --no-password and --password-file exclude each other")
+	}
+	secretFile, publicFile := c.Name+".key", c.Name+".pub"
+	for _, path := range []string{secretFile, publicFile} {
+		if _, err := os.Lstat(path); err == nil {
+			return nil, usagef("key generate: %s is already there; keys are never overwritten", path)
+		}
+	}
+	key, err := trust.GenerateKey()
+	if err != nil {
+		return nil, err
+	}
+	secret := key.Encode()
+	if !c.NoPassword {
+		password, err := e.newPassword(c.PasswordFile)
+		if err != nil {
+			return nil, err
+		}
+		if secret, err = key.Encrypt(password); err != nil {
+			return nil, err
+		}
+	}
+	if err := writeNew(secretFile, secret, 0o600); err != nil {
+		return nil, pathError(err)
+	}
+	if err := writeNew(publicFile, key.Public().File(), 0o644); err != nil {
+		os.Remove(secretFile)
+		return nil, err
+	}
+	return &keyResult{KeyID: key.Public().KeyID().String(), Public: key.Public().String(), Secret: secretFile, File: publicFile}, nil
+}
+
+type keyShowCmd struct {
+	File         string `arg:"" help:"NAME.pub, or NAME.key."`
+	PasswordFile string `help:"Take the password of a secret key from the first line of this file." type:"path" placeholder:"FILE"`
+}
+
+func (c *keyShowCmd) run(e *env) (result, error) {
+	data, err := readSmall(c.File)
+	if err != nil {
+		return nil, err
+	}
+	pub, err := trust.ParsePublicKeyFile(data)
+	if err != nil {
+		key, keyErr := e.openKey(c.File, c.PasswordFile)
+		if keyErr != nil {
+			return nil, usagef("%s is neither a public key (%v) nor a secret key (%v)", c.File, err, keyErr)
+		}
+		pub = key.Public()
+	}
+	return &keyResult{KeyID: pub.KeyID().String(), Public: pub.String()}, nil
+}
+
+const maxSmall = 1 << 20
+
+// readSmall reads a file that can't be large: a key, a signature, a seal.
+func readSmall(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, pathError(err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxSmall+1))
+	if err == nil && len(data) > maxSmall {
+		return nil, usagef("read %s: more than %d bytes", path, maxSmall)
+	}
+	return data, err
+}
+
+// openKey reads a secret key, asking for its password when it has one.
+func (e *env) openKey(path, passwordFile string) (*trust.SecretKey, error) {
+	data, err := readSmall(path)
+	if err != nil {
+		return nil, err
+	}
+	key, err := trust.ParseSecretKey(data)
+	if err == nil {
+		return key, nil
+	}
+	if !errors.Is(err, trust.ErrNeedsPassword) {
+		return nil, usagef("%s: %v", path, err)
+	}
+	password, err := e.password(fmt.Sprintf("Password of %s: ", path), passwordFile)
+	if err != nil {
+		return nil, err
+	}
+	key, err = trust.DecryptSecretKey(data, password)
+	if errors.Is(err, trust.ErrWrongPassword) {
+		return nil, usagef("%s: wrong password; nothing was signed", path)
+	}
+	if err != nil {
+		return nil, usagef("%s: %v", path, err)
+	}
+	return key, nil
+}
+
+func (e *env) password(prompt, file string) (string, error) {
+	if file != "" {
+		data, err := readSmall(file)
+		if err != nil {
+			return "", err
+		}
+		line, _, _ := bytes.Cut(data, []byte("\n"))
+		return strings.TrimSuffix(string(line), "\r"), nil
+	}
+	f, ok := e.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return "", usagef("a password is needed and there is no terminal to ask on: give --password-file FILE")
+	}
+	fmt.Fprint(e.stderr, prompt)
+	state, err := term.GetState(int(f.Fd()))
+	if err != nil {
+		return "", err
+	}
+	type answer struct {
+		password []byte
+		err      error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		password, err := term.ReadPassword(int(f.Fd()))
+		answers <- answer{password, err}
+	}()
+	select {
+	case a := <-answers:
+		fmt.Fprintln(e.stderr)
+		return string(a.password), a.err
+	case <-e.ctx.Done():
+		fmt.Fprintln(e.stderr)
+		return "", errors.Join(errors.New("no password was given"), term.Restore(int(f.Fd()), state))
+	}
+}
+
+func (e *env) newPassword(file string) (string, error) {
+	if file != "" {
+		return e.password("", file)
+	}
+	first, err := e.password("New password: ", "")
+	if err != nil {
+		return "", err
+	}
+	if first == "" {
+		return "", usagef("key generate: the password is empty; --no-password makes a key without one")
+	}
+	again, err := e.password("The same again: ", "")
+	if err != nil {
+		return "", err
+	}
+	if first != again {
+		return "", usagef("key generate: the two passwords differ; nothing was written")
+	}
+	return first, nil
+}

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"sallyport/bundle/importlog"
+	"sallyport/bundle/trust"
+)
+
+// openLog opens or creates the log of a state directory under the station's key.
+func openLog(ctx context.Context, dir string, key *trust.SecretKey, station trust.Station, open func(context.Context, string, note.Signer, note.Verifier) (*importlog.Log, error)) (*importlog.Log, error) {
+	origin := importlog.Origin(station.Name)
+	signer, err := key.NoteSigner(origin)
+	if err != nil {
+		return nil, err
+	}
+	verifier, err := key.Public().NoteVerifier(origin)
+	if err != nil {
+		return nil, err
+	}
+	return open(ctx, dir, signer, verifier)
+}
+
+type logCmd struct {
+	Show   logShowCmd   `cmd:"" help:"Show the entries."`
+	Verify logVerifyCmd `cmd:"" help:"Check every entry, every tile and the checkpoint."`
+}
+
+type logShowCmd struct {
+	State string `required:"" help:"The state directory." type:"path" placeholder:"DIR"`
+	From  int64  `help:"The first entry to show, counted from 0."`
+}
+
+func (c *logShowCmd) Help() string { return "Example: sallyport log show --state state --from 10" }
+
+type logResult struct {
+	Station string            `json:"station"`
+	Size    int64             `json:"size"`
+	Root    string            `json:"root_hash"`
+	Entries []json.RawMessage `json:"entries,omitempty"`
+
+	lines    []string
+	verified bool
+}
+
+func (r *logResult) text(w io.Writer) {
+	for _, line := range r.lines {
+		fmt.Fprintln(w, line)
+	}
+	verb := "log"
+	if r.verified {
+		verb = "verified"
+	}
+	fmt.Fprintf(w, "%-12s station %s, %d entries, root hash %s\n", verb, r.Station, r.Size, r.Root)
+}
+
+// openLogReader opens a log for reading, under the key and the name in the state directory itself.
+func (e *env) openLogReader(dir string) (*importlog.Log, note.Verifier, error) {
+	keyFile := filepath.Join(dir, stationKeyName)
+	data, err := readSmall(keyFile)
+	if err != nil {
+		return nil, nil, noState(dir, err)
+	}
+	trustData, err := readSmall(filepath.Join(dir, stateTrustName))
+	if err != nil {
+		return nil, nil, err
+	}
+	document, err := trust.Parse(trustData)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, station, err := stationOf(data, keyFile, document.Stations)
+	if err != nil {
+		return nil, nil, err
+	}
+	verifier, err := key.Public().NoteVerifier(importlog.Origin(station.Name))
+	if err != nil {
+		return nil, nil, err
+	}
+	log, err := importlog.OpenReader(e.ctx, dir, verifier)
+	return log, verifier, err
+}
+
+func (c *logShowCmd) run(e *env) (result, error) {
+	log, _, err := e.openLogReader(c.State)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	res := newLogResult(log)
+	for entry, err := range log.Entries(e.ctx, c.From) {
+		if err != nil {
+			return res, err
+		}
+		res.Entries = append(res.Entries, json.RawMessage(entry.JSON))
+		res.lines = append(res.lines, entryLine(entry))
+	}
+	return res, nil
+}
+
+func newLogResult(log *importlog.Log) *logResult {
+	head := log.Head()
+	return &logResult{Station: log.Station(), Size: head.Tree.N, Root: head.Tree.Hash.String()}
+}
+
+// entryLine shows an entry to people.
+func entryLine(e *importlog.Entry) string {
+	what := ""
+	switch {
+	case e.Prepare != nil:
+		what = sealLine(e.Prepare.Seal)
+	case e.Burn != nil:
+		var rec struct {
+			Number   int  `json:"disc_number"`
+			Verified bool `json:"verified"`
+		}
+		state := "spoiled"
+		if json.Unmarshal(e.Burn.Record, &rec) == nil && rec.Verified {
+			state = "read back equal"
+		}
+		what = fmt.Sprintf("disc %d, %s, seal %.16s", rec.Number, state, e.Burn.SealDigest)
+	case e.Accept != nil:
+		what = sealLine(e.Accept.Seal)
+		for i, s := range e.Accept.Signers {
+			sep := ", "
+			if i == 0 {
+				sep = "; signed by "
+			}
+			what += sep + s.Holder
+		}
+		if e.Accept.GapReason != "" {
+			what += "; gap: " + e.Accept.GapReason
+		}
+	case e.Release != nil:
+		what = e.Release.Path
+	case e.Refuse != nil:
+		what = fmt.Sprintf("%s from %s: %s", e.Refuse.Code, e.Refuse.Source, e.Refuse.Detail)
+	}
+	return fmt.Sprintf("%5d  %s  %-8s %s", e.Index, timeText(e.Time), e.Kind, printable(what))
+}
+
+func sealLine(seal []byte) string {
+	var s struct {
+		Channel  string `json:"channel"`
+		Sequence int64  `json:"sequence"`
+		BundleID string `json:"bundle_id"`
+	}
+	if err := json.Unmarshal(seal, &s); err != nil {
+		return "(unreadable seal)"
+	}
+	return fmt.Sprintf("channel %s, sequence %d, bundle %.16s", s.Channel, s.Sequence, s.BundleID)
+}
+
+type logVerifyCmd struct {
+	State string `required:"" help:"The state directory." type:"path" placeholder:"DIR"`
+	Since string `help:"A checkpoint of this log that you kept: checks that the log only grew since." placeholder:"FILE"`
+}
+
+func (c *logVerifyCmd) Help() string {
+	return `Keep STATE/log/checkpoint somewhere else after each look, and give it with --since the next time: a log that was
+cut or rewritten then shows.
+
+Example: sallyport log verify --state state --since last-month.checkpoint`
+}
+
+func (c *logVerifyCmd) run(e *env) (result, error) {
+	log, verifier, err := e.openLogReader(c.State)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	var earlier *importlog.Checkpoint
+	if c.Since != "" {
+		data, err := readSmall(c.Since)
+		if err != nil {
+			return nil, err
+		}
+		if earlier, err = importlog.ParseCheckpoint(data, verifier); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := log.Verify(e.ctx, earlier); err != nil {
+		return nil, err
+	}
+	res := newLogResult(log)
+	res.verified = true
+	return res, nil
+}

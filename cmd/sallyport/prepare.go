@@ -1,0 +1,264 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"time"
+
+	"sallyport/bundle"
+	"sallyport/bundle/trust"
+	"sallyport/scan"
+)
+
+type prepareCmd struct {
+	Dir       string `arg:"" help:"The directory to carry." type:"path"`
+	Output    string `short:"o" required:"" help:"The image file to write; - for standard output." placeholder:"FILE"`
+	Channel   string `required:"" help:"The channel it goes through."`
+	Trust     string `required:"" help:"The trust root." placeholder:"FILE"`
+	Sequence  int64  `help:"Its number in the channel (default: one more than --previous, else 1)."`
+	Previous  string `help:"The bundle before it in the channel: its image, or its SEAL.json." placeholder:"SEAL"`
+	Epoch     *int64 `help:"When it counts as made, in seconds since 1970 (default: SOURCE_DATE_EPOCH, else the newest mtime)."`
+	FECRoots  string `help:"Parity bytes a codeword: 0, 2 to 24 (default: what room --medium leaves)." name:"fec-roots" placeholder:"N"`
+	Medium    string `help:"What it has to fit on: ${enum}." enum:"dvd-r,dvd+r,cd-r,usb,file" default:"file"`
+	LeaveOut  bool   `help:"Leave out what can't be carried instead of refusing, and list it."`
+	CaseClash bool   `help:"Let names pass that differ only in case (Linux source trees have some)."`
+	State     string `help:"Note the preparation in the log of this state directory." type:"path" placeholder:"DIR"`
+}
+
+func (c *prepareCmd) Help() string {
+	return `The same directory and options give the same bytes, whoever prepares, wherever and whenever.
+
+Examples:
+  sallyport prepare sources -o bundle.iso --channel news --trust trust.json --medium dvd-r
+  sallyport prepare sources -o next.iso --channel news --trust trust.json --previous bundle.iso`
+}
+
+// capacity in blocks of 2,048 bytes; 0: no limit. dvd-r and dvd+r as drives report them; cd-r of 80 minutes.
+var capacity = map[string]int64{"dvd-r": 2298496, "dvd+r": 2295104, "cd-r": 359846, "usb": 0, "file": 0}
+
+type sealResult struct {
+	Image       string       `json:"image,omitempty"`
+	Bytes       int64        `json:"bytes"`
+	Files       int          `json:"files,omitempty"`
+	Payload     int64        `json:"payload_bytes,omitempty"`
+	Fingerprint string       `json:"seal_digest"`
+	Seal        *bundle.Seal `json:"seal"`
+	LeftOut     *scan.Report `json:"left_out,omitempty"`
+	Notes       []string     `json:"notes,omitempty"`
+}
+
+func (r *sealResult) text(w io.Writer) {
+	if r.LeftOut != nil {
+		fmt.Fprintln(w, "left out:")
+		_ = r.LeftOut.WriteText(w)
+	}
+	writeSeal(w, r.Seal)
+	if r.Files > 0 {
+		fmt.Fprintf(w, "payload      %d files, %s\n", r.Files, bytesText(r.Payload))
+	}
+	fmt.Fprintf(w, "seal digest  %s\n", r.Fingerprint)
+	if r.Image != "" {
+		fmt.Fprintf(w, "image        %s, %s\n", r.Image, bytesText(r.Bytes))
+	}
+	for _, n := range r.Notes {
+		fmt.Fprintf(w, "note         %s\n", printable(n))
+	}
+}
+
+// writeSeal shows a seal to people.
+func writeSeal(w io.Writer, s *bundle.Seal) {
+	previous := "none, the first"
+	if s.Previous != "" {
+		previous = s.Previous
+	}
+	fmt.Fprintf(w, "channel      %s\nsequence     %d\nprevious     %s\ndestination  %s\ncreated      %s\nexpires      %s\nbundle id    %s\nroot hash    %s\nparity       %s\n",
+		s.Channel, s.Sequence, previous, s.Destination, timeText(s.Created), timeText(s.Expires), s.BundleID, s.Verity.Root, parityText(s))
+}
+
+func parityText(s *bundle.Seal) string {
+	if s.FEC.Roots == 0 {
+		return "none"
+	}
+	return fmt.Sprintf("%d roots, %s", s.FEC.Roots, bytesText(s.FEC.Blocks*bundle.BlockSize))
+}
+
+func timeText(t int64) string {
+	if t == 0 {
+		return "never"
+	}
+	return time.Unix(t, 0).UTC().Format("2006-01-02 15:04:05 UTC")
+}
+
+func bytesText(n int64) string {
+	switch {
+	case n >= 10e9:
+		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
+	case n >= 1e6:
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	}
+	return fmt.Sprintf("%d bytes", n)
+}
+
+func (c *prepareCmd) run(e *env) (result, error) {
+	root, err := loadTrust(c.Trust)
+	if err != nil {
+		return nil, err
+	}
+	channel, ok := root.Channel(c.Channel)
+	if !ok {
+		return nil, usagef("prepare: %s has no channel %q", c.Trust, c.Channel)
+	}
+	opt, err := c.options(channel)
+	if err != nil {
+		return nil, err
+	}
+	if c.Output == "-" && e.json {
+		return nil, usagef("prepare: -o - writes the image to standard output, where --json would go")
+	}
+	src, err := bundle.OpenDir(c.Dir)
+	if err != nil {
+		return nil, pathError(err)
+	}
+	defer src.Close()
+	report, err := scan.Check(e.ctx, src, scan.Limits{AllowCaseClash: c.CaseClash})
+	if err != nil {
+		return nil, err
+	}
+	res := &sealResult{}
+	if err := report.Err(); err != nil {
+		if !c.LeaveOut {
+			return &scanResult{report}, err
+		}
+		opt.LeaveOut, res.LeftOut = report.Refused, report
+	}
+	plan, err := bundle.NewPlan(e.ctx, src, opt)
+	if err != nil {
+		return nil, err
+	}
+	bar := e.progress()
+	var seal *bundle.Seal
+	if c.Output == "-" {
+		seal, err = plan.WriteTo(e.ctx, e.stdout, bar.update)
+	} else {
+		seal, err = plan.WriteFile(e.ctx, c.Output, bar.update)
+		res.Image = c.Output
+	}
+	bar.end()
+	if err != nil {
+		return nil, err
+	}
+	if err := res.describe(seal, plan.Entries()); err != nil {
+		return nil, err
+	}
+	if c.State != "" {
+		if err := e.logPreparation(c.State, root, seal); err != nil {
+			return res, err
+		}
+	}
+	if c.Output == "-" {
+		res.text(e.stderr)
+		return nil, nil
+	}
+	return res, nil
+}
+
+func (r *sealResult) describe(seal *bundle.Seal, entries []bundle.Entry) error {
+	message, err := seal.Encode()
+	if err != nil {
+		return err
+	}
+	r.Seal, r.Bytes, r.Fingerprint = seal, seal.ImageBlocks*bundle.BlockSize, fmt.Sprintf("%x", bundle.Digest(message))
+	for i := range entries {
+		if entries[i].Type == bundle.File {
+			r.Files++
+			r.Payload += entries[i].Size
+		}
+	}
+	return nil
+}
+
+func (c *prepareCmd) options(channel trust.Channel) (bundle.Options, error) {
+	opt := bundle.Options{
+		Channel: c.Channel, Destination: channel.Destination, Sequence: c.Sequence, Epoch: c.Epoch, MaxAge: channel.MaxAge,
+		Capacity: capacity[c.Medium],
+	}
+	if c.Previous != "" {
+		seal, digest, err := readSeal(c.Previous)
+		if err != nil {
+			return opt, err
+		}
+		if seal.Channel != c.Channel {
+			return opt, usagef("prepare: %s belongs to channel %q, not %q", c.Previous, seal.Channel, c.Channel)
+		}
+		opt.Previous = digest
+		if opt.Sequence == 0 {
+			opt.Sequence = seal.Sequence + 1
+		}
+		if opt.Sequence <= seal.Sequence {
+			return opt, usagef("prepare: --sequence %d doesn't come after %d, the sequence of %s", opt.Sequence, seal.Sequence, c.Previous)
+		}
+	}
+	if opt.Sequence == 0 {
+		opt.Sequence = 1
+	}
+	if opt.Sequence < 0 {
+		return opt, usagef("prepare: --sequence %d: the first is 1", opt.Sequence)
+	}
+	if s := os.Getenv("SOURCE_DATE_EPOCH"); s != "" && opt.Epoch == nil {
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil {
+			return opt, usagef("prepare: SOURCE_DATE_EPOCH: %v", err)
+		}
+		opt.Epoch = &n
+	}
+	switch n, err := strconv.Atoi(c.FECRoots); {
+	case c.FECRoots != "" && (err != nil || n < 0 || n == 1 || n > 24):
+		return opt, usagef("prepare: --fec-roots %s: must be 0, or 2 to 24", c.FECRoots)
+	case c.FECRoots != "":
+		opt.Roots = n
+	case opt.Capacity > 0:
+		opt.Roots = bundle.MaxRoots
+	}
+	return opt, nil
+}
+
+// readSeal reads a seal from an image or from a SEAL.json, and returns its digest too.
+func readSeal(path string) (*bundle.Seal, string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, "", pathError(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, "", err
+	}
+	if info.Size() > 8192 {
+		c, err := bundle.Inspect(context.Background(), bundle.Source{ReaderAt: f, Size: info.Size()})
+		if err != nil {
+			return nil, "", usagef("%s: %v", path, err)
+		}
+		return c.Seal, fmt.Sprintf("%x", c.Digest()), nil
+	}
+	data, err := io.ReadAll(f)
+	if err != nil {
+		return nil, "", err
+	}
+	seal, err := bundle.ParseSeal(data)
+	if err != nil {
+		return nil, "", usagef("%s: %v", path, err)
+	}
+	message, err := seal.Encode()
+	if err != nil {
+		return nil, "", err
+	}
+	return seal, fmt.Sprintf("%x", bundle.Digest(message)), nil
+}
+
+func loadTrust(path string) (*trust.Root, error) {
+	root, err := trust.Load(path)
+	return root, pathError(err)
+}

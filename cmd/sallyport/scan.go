@@ -1,0 +1,39 @@
+package main
+
+import (
+	"io"
+
+	"sallyport/bundle"
+	"sallyport/scan"
+)
+
+type scanCmd struct {
+	Source    string `arg:"" help:"The directory to look at." type:"path"`
+	CaseClash bool   `help:"Let names pass that differ only in case."`
+}
+
+func (c *scanCmd) Help() string {
+	return `Names that could deceive or that other systems can't hold, devices, links that lead out, and limits.
+Nothing is changed. prepare makes the same check; --leave-out there leaves out what this lists.
+
+Example: sallyport scan sources`
+}
+
+type scanResult struct {
+	Report *scan.Report `json:"report"`
+}
+
+func (r *scanResult) text(w io.Writer) { _ = r.Report.WriteText(w) }
+
+func (c *scanCmd) run(e *env) (result, error) {
+	src, err := bundle.OpenDir(c.Source)
+	if err != nil {
+		return nil, pathError(err)
+	}
+	defer src.Close()
+	report, err := scan.Check(e.ctx, src, scan.Limits{AllowCaseClash: c.CaseClash})
+	if err != nil {
+		return nil, err
+	}
+	return &scanResult{report}, report.Err()
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"sallyport/bundle"
+	"sallyport/bundle/importlog"
+	"sallyport/bundle/trust"
+)
+
+// Files of a state directory, beside log/.
+const (
+	stationKeyName = "station.key"
+	stateTrustName = "trust.json"
+)
+
+// state is a station's opened state directory. Close it when done.
+type state struct {
+	log     *importlog.Log
+	station trust.Station
+	root    *trust.Root
+	claims  *bundle.Claims // of the bundle at hand, once enough people's signatures are good
+}
+
+func (s *state) Close() error { return s.log.Close() }
+
+// createState makes a state directory for the station whose secret key is in keyFile, with an empty log. It
+// appears complete or not at all.
+func createState(dir, keyFile string, root *trust.Root) (err error) {
+	data, err := readSmall(keyFile)
+	if err != nil {
+		return err
+	}
+	key, station, err := stationOf(data, keyFile, root.Stations())
+	if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(dir); err == nil {
+		if err := os.Remove(dir); err != nil { // an empty directory may be there
+			return usagef("%s is there, isn't empty, and is no state directory: name another one", dir)
+		}
+	}
+	part, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".*")
+	if err != nil {
+		return pathError(err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(part))
+		}
+	}()
+	if err := writeNew(filepath.Join(part, stationKeyName), key.Encode(), 0o600); err != nil {
+		return err
+	}
+	if err := writeNew(filepath.Join(part, stateTrustName), root.Bytes(), 0o644); err != nil {
+		return err
+	}
+	log, err := openLog(context.Background(), part, key, station, importlog.Create)
+	if err != nil {
+		return err
+	}
+	if err := log.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(part, dir); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
+}
+
+// stationOf finds out which of the trust root's stations has the secret key.
+func stationOf(keyData []byte, keyFile string, stations []trust.Station) (*trust.SecretKey, trust.Station, error) {
+	key, err := trust.ParseSecretKey(keyData)
+	if errors.Is(err, trust.ErrNeedsPassword) {
+		return nil, trust.Station{}, usagef("%s has a password; a station's key has none (sallyport key generate --no-password)", keyFile)
+	}
+	if err != nil {
+		return nil, trust.Station{}, usagef("%s: %v", keyFile, err)
+	}
+	for _, station := range stations {
+		if station.Key.Public == key.Public() {
+			return key, station, nil
+		}
+	}
+	return nil, trust.Station{}, usagef("%s: key %s belongs to no station of the trust root", keyFile, key.Public().KeyID())
+}
+
+// openState opens a state directory for appending to its log.
+func (e *env) openState(dir string, root *trust.Root) (*state, error) {
+	keyFile := filepath.Join(dir, stationKeyName)
+	data, err := readSmall(keyFile)
+	if err != nil {
+		return nil, noState(dir, err)
+	}
+	key, station, err := stationOf(data, keyFile, root.Stations())
+	if err != nil {
+		return nil, err
+	}
+	log, err := openLog(e.ctx, dir, key, station, importlog.Open)
+	if err != nil {
+		return nil, err
+	}
+	return &state{log: log, station: station, root: root}, nil
+}
+
+func noState(dir string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.As(err, new(*usageError)) {
+		return usagef("%s is no state directory; the first import makes one: give --station-key KEY once", dir)
+	}
+	return err
+}
+
+// verify verifies a bundle for this station: whom it is for, and whether it is fresh, too.
+func (s *state) verify(e *env, src *source, opt bundle.VerifyOptions, gapReason string) (*bundle.Verified, error) {
+	opt.Station = s.station.Name
+	opt.Fresh = func(c *bundle.Claims) error {
+		s.claims = c
+		channel, ok := s.root.Channel(c.Seal.Channel)
+		if !ok {
+			return fmt.Errorf("the trust root has no channel %q", c.Seal.Channel)
+		}
+		return s.log.CheckFresh(importlog.Candidate{
+			Channel: c.Seal.Channel, Expires: c.Seal.Expires, Previous: c.Seal.Previous,
+			SealDigest: fmt.Sprintf("%x", c.Digest()), Sequence: c.Seal.Sequence,
+		}, importlog.Policy{Gaps: channel.Gaps, MaxJump: channel.MaxJump}, e.now(), gapReason)
+	}
+	return bundle.Verify(e.ctx, src.Source, s.root, opt)
+}
+
+// refused notes a refusal in the log and returns it, with what else went wrong.
+func (s *state) refused(e *env, source string, err error) error {
+	_, ref := classify(e.ctx, err)
+	if ref == nil {
+		return err
+	}
+	r := importlog.Refusal{Code: ref.Code, Detail: ref.Detail, Source: source}
+	if s.claims != nil {
+		r.Channel, r.Sequence, r.SealDigest = s.claims.Seal.Channel, s.claims.Seal.Sequence, fmt.Sprintf("%x", s.claims.Digest())
+	}
+	if _, logErr := s.log.LogRefused(r, e.now()); logErr != nil {
+		return errors.Join(err, fmt.Errorf("and the refusal could not be logged: %w", logErr))
+	}
+	return err
+}
+
+// logPreparation notes a new bundle in the log of the preparing station.
+func (e *env) logPreparation(dir string, root *trust.Root, seal *bundle.Seal) error {
+	s, err := e.openState(dir, root)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	message, err := seal.Encode()
+	if err != nil {
+		return err
+	}
+	_, err = s.log.LogPrepared(message, e.now())
+	return err
+}

@@ -1,0 +1,318 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sallyport/bundle/trust"
+)
+
+type trustCmd struct {
+	Init trustInitCmd `cmd:"" help:"Make a trust root with its root holders."`
+	Add  trustAddCmd  `cmd:"" help:"Add to a trust root that nobody has signed yet."`
+	Sign trustSignCmd `cmd:"" help:"Sign a trust root."`
+	Show trustShowCmd `cmd:"" help:"Show a trust root and who signed it."`
+}
+
+type trustInitCmd struct {
+	Output    string            `short:"o" default:"trust.json" help:"The file to make." type:"path"`
+	Root      map[string]string `required:"" help:"A root holder and the public key: NAME=FILE.pub. Once for each." placeholder:"NAME=FILE"`
+	Threshold int64             `default:"1" help:"How many of them have to sign."`
+}
+
+func (c *trustInitCmd) Help() string {
+	return `Example, from keys to a trust root that is ready:
+  sallyport trust init --root olga=olga.pub
+  sallyport trust add holder alice alice.pub
+  sallyport trust add holder bob bob.pub
+  sallyport trust add station kiosk kiosk.pub
+  sallyport trust add channel news --destination kiosk --preparer alice --approver bob
+  sallyport trust sign trust.json --key olga.key`
+}
+
+func (c *trustInitCmd) run(*env) (result, error) {
+	if _, err := os.Lstat(c.Output); err == nil {
+		return nil, usagef("trust init: %s is already there", c.Output)
+	}
+	d := trust.NewDocument()
+	var names []string
+	for name, file := range c.Root {
+		pub, err := readPublic(file)
+		if err != nil {
+			return nil, err
+		}
+		if err := d.AddHolder(name, pub); err != nil {
+			return nil, asUsage(err)
+		}
+		names = append(names, name)
+	}
+	if err := d.SetRoot(c.Threshold, names...); err != nil {
+		return nil, asUsage(err)
+	}
+	data, err := d.Encode()
+	if err != nil {
+		return nil, asUsage(err)
+	}
+	if err := writeNew(c.Output, data, 0o644); err != nil {
+		return nil, pathError(err)
+	}
+	return &trustResult{File: c.Output, Document: d}, nil
+}
+
+// asUsage: what breaks a rule of the trust root here was typed by the user.
+func asUsage(err error) error { return &usageError{err.Error()} }
+
+func readPublic(path string) (trust.PublicKey, error) {
+	data, err := readSmall(path)
+	if err != nil {
+		return trust.PublicKey{}, err
+	}
+	pub, err := trust.ParsePublicKeyFile(data)
+	if err != nil {
+		return pub, usagef("%s: %v", path, err)
+	}
+	return pub, nil
+}
+
+type trustAddCmd struct {
+	Holder  addHolderCmd  `cmd:"" help:"Add a person, or a further key to one."`
+	Channel addChannelCmd `cmd:"" help:"Add a channel."`
+	Station addStationCmd `cmd:"" help:"Add a station."`
+}
+
+type addHolderCmd struct {
+	Name  string   `arg:"" help:"The person's name."`
+	Keys  []string `arg:"" help:"Public key files."`
+	Trust string   `default:"trust.json" help:"The trust root." type:"path" placeholder:"FILE"`
+}
+
+func (c *addHolderCmd) run(*env) (result, error) {
+	return editTrust(c.Trust, func(d *trust.Document) error {
+		var keys []trust.PublicKey
+		for _, file := range c.Keys {
+			pub, err := readPublic(file)
+			if err != nil {
+				return err
+			}
+			keys = append(keys, pub)
+		}
+		return d.AddHolder(c.Name, keys...)
+	})
+}
+
+type addStationCmd struct {
+	Name  string `arg:"" help:"The station's name."`
+	Key   string `arg:"" help:"Its public key file."`
+	Group string `help:"The group of stations that it belongs to."`
+	Trust string `default:"trust.json" help:"The trust root." type:"path" placeholder:"FILE"`
+}
+
+func (c *addStationCmd) run(*env) (result, error) {
+	return editTrust(c.Trust, func(d *trust.Document) error {
+		pub, err := readPublic(c.Key)
+		if err != nil {
+			return err
+		}
+		return d.AddStation(c.Name, c.Group, pub)
+	})
+}
+
+type addChannelCmd struct {
+	Name        string   `arg:"" help:"The channel's name."`
+	Destination string   `required:"" help:"The station, or group of stations, that it leads to."`
+	Preparer    []string `required:"" help:"Who prepares: a holder; once for each."`
+	Preparers   int64    `default:"1" help:"How many of them have to sign."`
+	Approver    []string `required:"" help:"Who approves: a holder; once for each."`
+	Approvers   int64    `default:"1" help:"How many of them have to sign."`
+	MaxAge      string   `default:"0" help:"How long a bundle is good after its epoch: 90d, 36h; 0: for ever."`
+	MaxJump     int64    `default:"1000" help:"The largest step of the sequence."`
+	Gaps        string   `default:"reason" enum:"reason,refuse" help:"When a bundle before is missing: reason (an operator says why) or refuse."`
+	Trust       string   `default:"trust.json" help:"The trust root." type:"path" placeholder:"FILE"`
+}
+
+func (c *addChannelCmd) run(*env) (result, error) {
+	age, err := parseAge(c.MaxAge)
+	if err != nil {
+		return nil, err
+	}
+	return editTrust(c.Trust, func(d *trust.Document) error {
+		return d.AddChannel(trust.Channel{
+			Name: c.Name, Destination: c.Destination, Gaps: c.Gaps, MaxAge: age, MaxJump: c.MaxJump,
+			Preparers: trust.Role{Holders: c.Preparer, Threshold: c.Preparers},
+			Approvers: trust.Role{Holders: c.Approver, Threshold: c.Approvers},
+		})
+	})
+}
+
+// parseAge reads a time span into seconds; d stands for days beside Go's units.
+func parseAge(s string) (int64, error) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		n, err := strconv.ParseInt(days, 10, 32)
+		if err != nil || n < 0 {
+			return 0, usagef("--max-age %s: for example 90d, 36h, or 0", s)
+		}
+		return n * 24 * 60 * 60, nil
+	}
+	span, err := time.ParseDuration(s)
+	if err != nil || span < 0 {
+		return 0, usagef("--max-age %s: for example 90d, 36h, or 0", s)
+	}
+	return int64(span / time.Second), nil
+}
+
+func editTrust(path string, edit func(*trust.Document) error) (result, error) {
+	data, err := readSmall(path)
+	if err != nil {
+		return nil, err
+	}
+	d, err := trust.Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	signed, err := filepath.Glob(path + ".*.minisig")
+	if err != nil {
+		return nil, err
+	}
+	if len(signed) > 0 {
+		return nil, usagef("%s is signed (%s) and can't change under its signatures: remove them to go on with the draft", path, filepath.Base(signed[0]))
+	}
+	if err := edit(d); err != nil {
+		var usage *usageError
+		if errors.As(err, &usage) {
+			return nil, err
+		}
+		return nil, asUsage(err)
+	}
+	if data, err = d.Encode(); err != nil {
+		return nil, asUsage(err)
+	}
+	if err := replaceFile(path, data); err != nil {
+		return nil, err
+	}
+	return &trustResult{File: path, Document: d}, nil
+}
+
+type trustSignCmd struct {
+	File         string `arg:"" help:"The trust root." type:"path"`
+	Key          string `required:"" help:"A root holder's secret key." placeholder:"FILE"`
+	PasswordFile string `help:"Take its password from the first line of this file." type:"path" placeholder:"FILE"`
+}
+
+func (c *trustSignCmd) run(e *env) (result, error) {
+	data, err := readSmall(c.File)
+	if err != nil {
+		return nil, err
+	}
+	d, err := trust.Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	key, err := e.openKey(c.Key, c.PasswordFile)
+	if err != nil {
+		return nil, err
+	}
+	holder := ""
+	for _, h := range d.Holders {
+		for _, k := range h.Keys {
+			if k.Public.KeyID() == key.Public().KeyID() {
+				holder = h.Name
+			}
+		}
+	}
+	if holder == "" || !slices.Contains(d.Root.Holders, holder) {
+		return nil, usagef("trust sign: key %s belongs to no root holder of %s (they are: %s)", key.Public().KeyID(), c.File, strings.Join(d.Root.Holders, ", "))
+	}
+	sig, err := trust.Sign(key, data, "sallyport-trust "+filepath.Base(c.File))
+	if err != nil {
+		return nil, err
+	}
+	name, err := trust.SignatureName(c.File, holder)
+	if err != nil {
+		return nil, err
+	}
+	if err := replaceFile(name, sig); err != nil {
+		return nil, err
+	}
+	return showTrust(c.File)
+}
+
+type trustShowCmd struct {
+	File string `arg:"" help:"The trust root." type:"path"`
+}
+
+func (c *trustShowCmd) run(*env) (result, error) { return showTrust(c.File) }
+
+func showTrust(path string) (result, error) {
+	data, err := readSmall(path)
+	if err != nil {
+		return nil, err
+	}
+	d, err := trust.Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	res := &trustResult{File: path, Document: d}
+	root, err := trust.Load(path)
+	var refused *trust.RefusedError
+	if errors.As(err, &refused) && refused.Code == trust.CodeTrustThreshold {
+		res.Note = refused.Detail
+		return res, nil
+	}
+	if err != nil {
+		return res, err
+	}
+	res.Accepted = true
+	for _, s := range root.Signers() {
+		res.Signers = append(res.Signers, s.Holder)
+	}
+	return res, nil
+}
+
+type trustResult struct {
+	File     string          `json:"file"`
+	Document *trust.Document `json:"trust"`
+	Accepted bool            `json:"accepted"`
+	Signers  []string        `json:"signers,omitempty"`
+	Note     string          `json:"note,omitempty"`
+}
+
+func (r *trustResult) text(w io.Writer) {
+	d := r.Document
+	fmt.Fprintf(w, "%s, version %d\n", r.File, d.Version)
+	fmt.Fprintf(w, "root         %d of %s\n", d.Root.Threshold, strings.Join(d.Root.Holders, ", "))
+	for _, h := range d.Holders {
+		for _, k := range h.Keys {
+			fmt.Fprintf(w, "holder       %-16s %s\n", h.Name, k.Public.KeyID())
+		}
+	}
+	for _, s := range d.Stations {
+		group := ""
+		if s.Group != "" {
+			group = " (group " + s.Group + ")"
+		}
+		fmt.Fprintf(w, "station      %-16s %s%s\n", s.Name, s.Key.Public.KeyID(), group)
+	}
+	for _, c := range d.Channels {
+		age := "never expire"
+		if c.MaxAge > 0 {
+			age = "expire after " + (time.Duration(c.MaxAge) * time.Second).String()
+		}
+		fmt.Fprintf(w, "channel      %s to %s: prepared by %d of %s, approved by %d of %s; bundles %s, gaps: %s\n", c.Name, c.Destination,
+			c.Preparers.Threshold, strings.Join(c.Preparers.Holders, ", "), c.Approvers.Threshold, strings.Join(c.Approvers.Holders, ", "), age, c.Gaps)
+	}
+	switch {
+	case r.Accepted:
+		fmt.Fprintf(w, "signed by    %s: accepted\n", strings.Join(r.Signers, ", "))
+	case r.Note != "":
+		fmt.Fprintf(w, "not yet accepted: %s\n", r.Note)
+	default:
+		fmt.Fprintf(w, "not yet signed: sallyport trust sign %s --key ROOT-HOLDER.key\n", r.File)
+	}
+}

@@ -1,0 +1,261 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"sallyport/bundle"
+	"sallyport/bundle/trust"
+	"sallyport/scan"
+)
+
+type inspectCmd struct {
+	Source string `arg:"" help:"An image file, a device, or sim:DIR."`
+}
+
+func (c *inspectCmd) Help() string {
+	return `What it prints is what the bundle says of itself. Nothing of it was checked against a key.
+
+Example: sallyport inspect bundle.iso`
+}
+
+type inspectResult struct {
+	*sealResult
+	Slots []string `json:"slots"`
+}
+
+func (r *inspectResult) text(w io.Writer) {
+	fmt.Fprintln(w, "CLAIMS ONLY: no signature was checked; use sallyport verify before you believe any of this")
+	r.sealResult.text(w)
+	for i, s := range r.Slots {
+		fmt.Fprintf(w, "slot %d       claims key %s\n", i, s)
+	}
+	if len(r.Slots) == 0 {
+		fmt.Fprintln(w, "slots        all empty: nobody signed")
+	}
+}
+
+func (c *inspectCmd) run(e *env) (result, error) {
+	src, err := e.openSource(c.Source)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	claims, err := bundle.Inspect(e.ctx, src.Source)
+	if err != nil {
+		return nil, err
+	}
+	res := &inspectResult{sealResult: &sealResult{Notes: claims.Notes}}
+	if err := res.describe(claims.Seal, nil); err != nil {
+		return nil, err
+	}
+	sigs, err := claims.Signatures()
+	if err != nil {
+		return res, err
+	}
+	for _, s := range sigs {
+		res.Slots = append(res.Slots, fmt.Sprintf("%s, comment %q", s.KeyID(), s.Comment()))
+	}
+	return res, nil
+}
+
+type verifyCmd struct {
+	Source              string `arg:"" help:"An image file, a device, or sim:DIR."`
+	Trust               string `required:"" help:"The trust root." placeholder:"FILE"`
+	State               string `help:"This station's state: checks freshness and destination, and logs a refusal." type:"path" placeholder:"DIR"`
+	AllowUnknownSigners bool   `help:"Let signatures pass by keys that the trust root doesn't list."`
+	CaseClash           bool   `help:"Let names pass that differ only in case."`
+	GapReason           string `help:"Why a gap in the sequence is all right." placeholder:"TEXT"`
+}
+
+func (c *verifyCmd) Help() string {
+	return `Examples:
+  sallyport verify bundle.iso --trust trust.json
+  sallyport verify sim:drive --trust trust.json --state state`
+}
+
+type signerResult struct {
+	Holder string `json:"holder"`
+	Role   string `json:"role"`
+	KeyID  string `json:"key_id"`
+}
+
+type verifyResult struct {
+	*sealResult
+	Signers          []signerResult `json:"signers"`
+	FreshnessChecked bool           `json:"freshness_checked"`
+	RepairedBlocks   int64          `json:"repaired_blocks"`
+}
+
+func (r *verifyResult) text(w io.Writer) {
+	r.sealResult.text(w)
+	for _, s := range r.Signers {
+		fmt.Fprintf(w, "signed by    %s, %s (key %s)\n", s.Holder, s.Role, s.KeyID)
+	}
+	fmt.Fprintln(w, "verified     every block, every file")
+	if !r.FreshnessChecked {
+		fmt.Fprintln(w, "not checked  freshness: without --state an old bundle looks as good as a new one")
+	}
+}
+
+func (c *verifyCmd) run(e *env) (result, error) {
+	root, err := loadTrust(c.Trust)
+	if err != nil {
+		return nil, err
+	}
+	src, err := e.openSource(c.Source)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	bar := e.progress()
+	opt := bundle.VerifyOptions{AllowUnknownSigners: c.AllowUnknownSigners, Entries: scanEntries(c.CaseClash), Progress: bar.update}
+	if c.State == "" {
+		v, err := bundle.Verify(e.ctx, src.Source, root, opt)
+		bar.end()
+		if err != nil {
+			return nil, err
+		}
+		return verified(v, false)
+	}
+	st, err := e.openState(c.State, root)
+	if err != nil {
+		return nil, err
+	}
+	defer st.Close()
+	v, err := st.verify(e, src, opt, c.GapReason)
+	bar.end()
+	if err != nil {
+		return nil, st.refused(e, c.Source, err)
+	}
+	return verified(v, true)
+}
+
+func verified(v *bundle.Verified, fresh bool) (*verifyResult, error) {
+	res := &verifyResult{sealResult: &sealResult{Notes: v.Notes()}, FreshnessChecked: fresh, Signers: signers(v.Authorization())}
+	return res, res.describe(v.Seal(), v.Entries())
+}
+
+func signers(auth *trust.Authorization) []signerResult {
+	var list []signerResult
+	for _, s := range auth.Signers {
+		list = append(list, signerResult{Holder: s.Holder, Role: s.Role, KeyID: s.KeyID.String()})
+	}
+	return list
+}
+
+// scanEntries judges names and kinds of a manifest on this side, whatever the other side said.
+func scanEntries(caseClash bool) func([]bundle.Entry) error {
+	return func(entries []bundle.Entry) error {
+		check := scan.NewChecker(scan.Limits{AllowCaseClash: caseClash})
+		for i := range entries {
+			e := &entries[i]
+			check.Entry(e.Path, e.FileMode(), e.Size, e.Target)
+			check.MTime(e.Path, e.MTime)
+		}
+		return check.Report().Err()
+	}
+}
+
+type signCmd struct {
+	File         string `arg:"" help:"The bundle image." type:"path"`
+	Key          string `required:"" help:"Your secret key." placeholder:"FILE"`
+	PasswordFile string `help:"Take its password from the first line of this file." type:"path" placeholder:"FILE"`
+	Yes          bool   `short:"y" help:"Don't ask."`
+}
+
+func (c *signCmd) Help() string {
+	return `Reads the whole image, computes its root hash again, compares every file with the manifest, shows what you
+are about to sign, asks, and puts your signature into the next free slot.
+
+Example: sallyport sign bundle.iso --key alice.key`
+}
+
+type signResult struct {
+	*sealResult
+	KeyID string `json:"key_id"`
+	Slot  int    `json:"slot"`
+
+	shown bool // to the signer, before
+}
+
+func (r *signResult) text(w io.Writer) {
+	if !r.shown {
+		r.sealResult.text(w)
+		fmt.Fprintln(w, signChecked)
+	}
+	fmt.Fprintf(w, "signed       slot %d, key %s\n", r.Slot, r.KeyID)
+}
+
+func (c *signCmd) run(e *env) (result, error) {
+	mended, err := bundle.MendSlots(c.File)
+	if err != nil {
+		return nil, pathError(err)
+	}
+	src, err := e.openSource(c.File)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	if src.Medium {
+		return nil, usagef("sign: %s is not an image file; signatures are added before burning", c.File)
+	}
+	bar := e.progress()
+	contents, err := bundle.Check(e.ctx, src.Source, nil, bar.update)
+	bar.end()
+	if err != nil {
+		return nil, err
+	}
+	sigs, err := contents.Signatures()
+	if err != nil {
+		return nil, err
+	}
+	res := &signResult{sealResult: &sealResult{Notes: contents.Notes}, Slot: len(sigs)}
+	if mended {
+		res.Notes = append(res.Notes, "an interrupted signing was put right")
+	}
+	if err := res.describe(contents.Seal, contents.Entries); err != nil {
+		return nil, err
+	}
+	if ask := !c.Yes && !e.json && e.interactive(); ask {
+		res.sealResult.text(e.stderr)
+		fmt.Fprintln(e.stderr, signChecked)
+		res.shown = true
+	}
+	key, err := e.openKey(c.Key, c.PasswordFile)
+	if err != nil {
+		return nil, err
+	}
+	res.KeyID = key.Public().KeyID().String()
+	for i, s := range sigs {
+		if s.KeyID() == key.Public().KeyID() {
+			return nil, usagef("sign: key %s signed already, in slot %d", res.KeyID, i)
+		}
+	}
+	if res.shown {
+		if err := e.confirm("Sign this? [y/N] "); err != nil {
+			return nil, err
+		}
+	}
+	sig, err := trust.Sign(key, contents.Message, "sallyport-seal SEAL.json")
+	if err != nil {
+		return nil, err
+	}
+	return res, bundle.AddSignature(c.File, contents.Claims, sig)
+}
+
+const signChecked = "checked      root hash, every file and the directory; the image is what its seal says"
+
+// confirm asks, and gives an error for everything but yes.
+func (e *env) confirm(question string) error {
+	fmt.Fprint(e.stderr, question)
+	line, err := e.readLine()
+	if err != nil {
+		return err
+	}
+	if a := strings.ToLower(strings.TrimSpace(line)); a != "y" && a != "yes" {
+		return usagef("nothing was signed")
+	}
+	return nil
+}
