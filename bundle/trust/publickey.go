@@ -130,14 +130,14 @@ func (p PublicKey) minisign() (minisign.PublicKey, error) {
 
 // decodeBase64 reads exactly n bytes of standard, padded base64 in its one canonical spelling.
 func decodeBase64(text string, n int) ([]byte, error) {
-	raw, err := base64.StdEncoding.Strict().DecodeString(text)
+	raw, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
 		return nil, err
 	}
 	if len(raw) != n {
 		return nil, fmt.Errorf("%d bytes in base64, expected %d", len(raw), n)
 	}
-	// The decoder skips line breaks.
+	// The decoder skips line breaks and the bits behind the last byte.
 	if base64.StdEncoding.EncodeToString(raw) != text {
 		return nil, errors.New("base64 is not in canonical form")
 	}

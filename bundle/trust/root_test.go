@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -175,11 +176,26 @@ func TestLoad(t *testing.T) {
 		_ = os.Remove(path)
 	}
 
+	// T10: no more is read of a file than it may hold.
+	sparse := put(t, map[string][]byte{"trust.json": nil})
+	must(t, os.Truncate(sparse, 64<<20))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := Load(sparse)
+	runtime.ReadMemStats(&after)
+	wantCode(t, "64 MiB", CodeBadTrust, err)
+	if err == nil || !strings.Contains(err.Error(), "more than 1048576 bytes") {
+		t.Errorf("64 MiB: %v", err)
+	}
+	if n := after.TotalAlloc - before.TotalAlloc; n > 16<<20 {
+		t.Errorf("64 MiB: %d bytes were allocated before it was refused", n)
+	}
+
 	many := put(t, nil)
 	for i := range maxHolders {
 		write(t, filepath.Dir(many), "trust.json."+strings.Repeat("a", 1+i%60)+string(rune('a'+i/60))+".minisig", nil)
 	}
-	_, err := Load(many)
+	_, err = Load(many)
 	wantCode(t, "too many files", CodeBadTrust, err)
 	if err == nil || !strings.Contains(err.Error(), "more than") {
 		t.Errorf("too many files: %v", err)

@@ -205,6 +205,28 @@ func TestSmallOrderKeys(t *testing.T) {
 	}
 }
 
+// The zero PublicKey encodes a point of order 4, for which anybody can sign.
+func TestZeroKeyVerifiesNothing(t *testing.T) {
+	var none PublicKey
+	identity := signWithIdentity(nil, nil)
+	for i := range 400 {
+		message := []byte{byte(i % 20)}
+		forgery := join(untrustedPrefix+signatureComment, base64.StdEncoding.EncodeToString(append(append([]byte("ED"), le64(0)...), identity...)),
+			trustedPrefix+strings.Repeat("x", i/20), base64.StdEncoding.EncodeToString(identity))
+		if !minisign.Verify(mustMinisignKey(t, none.String()), message, forgery) {
+			continue
+		}
+		sig, err := ParseSignature(forgery)
+		must(t, err)
+		sig.nonces = [2][32]byte{{2}, {2}} // the key alone must do
+		if err := Verify(none, message, sig); !errors.Is(err, ErrBadSignature) {
+			t.Errorf("no key verifies a forgery: %v", err)
+		}
+		return
+	}
+	t.Error("no forgery passes crypto/ed25519: the test tests nothing")
+}
+
 func mustMinisignKey(t *testing.T, text string) minisign.PublicKey {
 	t.Helper()
 	var k minisign.PublicKey
