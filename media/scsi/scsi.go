@@ -46,7 +46,7 @@ type Transport interface {
 // an error. The device executed nothing.
 type Status byte
 
-// SAM-5 table 43.
+// SAM-5 5.3.
 const (
 	StatusConditionMet        Status = 0x04
 	StatusBusy                Status = 0x08

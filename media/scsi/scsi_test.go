@@ -18,7 +18,7 @@ func unhex(t testing.TB, s string) []byte {
 	return b
 }
 
-// Sense data as SPC-4 4.5 lays it out, byte by byte.
+// Sense data as SPC-3 4.5 lays it out, byte by byte.
 func TestParseSense(t *testing.T) {
 	for _, tt := range []struct {
 		name, in, err string

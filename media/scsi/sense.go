@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Sense keys, SPC-4 table 48.
+// Sense keys, SPC-3 4.5.6.
 const (
 	NoSense        byte = 0x0
 	RecoveredError byte = 0x1
@@ -20,14 +20,14 @@ const (
 )
 
 // SenseError is a device's answer to a command that ended in CHECK CONDITION
-// (SPC-4 4.5). Match it with errors.Is and a Code.
+// (SPC-3 4.5). Match it with errors.Is and a Code.
 type SenseError struct {
 	Key  byte // sense key, 0h to Fh
 	ASC  byte // additional sense code
 	ASCQ byte // additional sense code qualifier
 
 	// Deferred: the error belongs to an earlier command that was already
-	// acknowledged (response codes 71h and 73h, SPC-4 4.5.7). The command
+	// acknowledged (response codes 71h and 73h, SPC-3 4.5.5). The command
 	// that got this answer was not carried out.
 	Deferred bool
 
@@ -36,7 +36,7 @@ type SenseError struct {
 	InfoValid bool
 
 	// Progress of a long operation in 1/65536, from the sense-key specific
-	// bytes (SPC-4 4.5.2.4.4); only with NOT READY or NO SENSE.
+	// bytes (SPC-3 4.5.2.4); only with NOT READY or NO SENSE.
 	Progress      uint16
 	ProgressValid bool
 }
@@ -137,11 +137,11 @@ func (c Code) Error() string {
 
 // MaxSense is the most that a device may return as sense data: 8 bytes and
 // what the ADDITIONAL SENSE LENGTH, one byte, can announce, at most 252
-// altogether (SPC-4 4.5.1).
+// altogether (SPC-3 4.5.1).
 const MaxSense = 252
 
 // ParseSense reads sense data as a device returned it, in fixed (response
-// codes 70h, 71h; SPC-4 4.5.3) or descriptor format (72h, 73h; SPC-4 4.5.2).
+// codes 70h, 71h; SPC-3 4.5.3) or descriptor format (72h, 73h; SPC-3 4.5.2).
 // Fields that lie behind the end of b, or behind the length that the data
 // itself announces, are zero. An error says that b holds no sense data at all,
 // with the byte offset.

@@ -9,8 +9,8 @@ var keys = [16]string{
 
 func keyWords(key byte) string { return keys[key&0x0F] }
 
-// ascWords gives the standard's words for an additional sense code (SPC-4
-// annex F, MMC-6 annex F), those that occur with recorders and memory sticks.
+// ascWords gives the standard's words for an additional sense code (SPC-3
+// annex D, MMC-6 annex F), those that occur with recorders and memory sticks.
 // A qualifier that is not listed gets the words of qualifier 00h; an ASC that
 // is not listed, none.
 func ascWords(asc, ascq byte) string {

@@ -1,0 +1,77 @@
+package burn
+
+import "time"
+
+// Phase is a part of a burn.
+type Phase string
+
+// The phases of Disc, in order.
+const (
+	PhaseCheck    Phase = "checking"
+	PhasePrepare  Phase = "calibrating"
+	PhaseWrite    Phase = "writing"
+	PhaseClose    Phase = "closing"
+	PhaseReload   Phase = "reloading"
+	PhaseReadBack Phase = "reading back"
+)
+
+// Progress is how far a burn or a read-back has come.
+type Progress struct {
+	Phase Phase
+	Done  uint32 // blocks, in the phases that write or read
+	Total uint32 // blocks
+	Speed int64  // bytes per second, since the phase began
+}
+
+// Options of Disc and ReadBack. The zero value is good.
+type Options struct {
+	Number      int  // of the disc, for the record; the caller never uses one twice
+	Speed       int  // kB/s (1× is 1,385 on DVD); 0: what the drive chooses
+	Incremental bool // don't use disc at once even if the drive has it
+
+	// Patience bounds how long the drive may lag behind 0.1 MB/s before the
+	// burn or read-back is given up; 0: 5 minutes.
+	Patience time.Duration
+
+	// Progress, when set, is called now and then, always from the goroutine
+	// that called Disc or ReadBack.
+	Progress func(Progress)
+
+	// Load asks a person to put the disc back when the drive can't do it,
+	// and returns when that is done. Without it such a drive is an error.
+	Load func(why string) error
+}
+
+// DriveInfo is a drive as it names itself, reduced to printable ASCII.
+type DriveInfo struct {
+	Vendor   string `json:"vendor"`
+	Product  string `json:"product"`
+	Revision string `json:"revision"`
+	Serial   string `json:"serial"`
+}
+
+// MediumInfo is a disc as the drive describes it.
+type MediumInfo struct {
+	Type           string `json:"type"`            // "DVD-R"
+	ID             string `json:"id"`              // the manufacturer's code
+	UniqueID       string `json:"unique_id"`       // of this disc, where the drive wrote one
+	CapacityBlocks uint32 `json:"capacity_blocks"` // when it was blank
+}
+
+// Record is what is kept of a burn, for the log.
+type Record struct {
+	DiscNumber     int        `json:"disc_number"`
+	ImageBlocks    uint32     `json:"image_blocks"`
+	ImageSHA256    string     `json:"image_sha256"`
+	Drive          DriveInfo  `json:"drive"`
+	Medium         MediumInfo `json:"medium"`
+	WriteMode      string     `json:"write_mode"` // "disc-at-once" or "incremental"
+	SpeedKBs       int        `json:"speed_kbs"`  // of writing, as the drive tells it
+	Start          int64      `json:"start"`      // Unix seconds
+	End            int64      `json:"end"`        // Unix seconds
+	Retries        int        `json:"retries"`    // of writing and reading
+	Warnings       []string   `json:"warnings"`   // never null
+	ReadBackSHA256 string     `json:"readback_sha256"`
+	Verified       bool       `json:"verified"` // read back whole after reloading, and equal
+	Spoiled        bool       `json:"spoiled"`  // the burn failed and used the disc up
+}
