@@ -167,6 +167,7 @@ func TestT12RevokedKey(t *testing.T) {
 
 // T1: whatever bit of a slot is changed, filled or empty, is a refusal, though the other slots are enough.
 func TestT1SlotBits(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	slots := s.slots(t, testSeal, "dave", "alice", "bob", "carol") // the one changed comes first, so that little is verified
 	if _, err := s.root.Authorize("demo", testSeal, slots, AuthorizeOptions{}); err != nil {

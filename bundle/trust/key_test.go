@@ -90,6 +90,7 @@ func TestStockPlain(t *testing.T) {
 
 // A key encrypted here is opened by stock minisign, which signs with it, and by aead.dev/minisign.
 func TestEncryptForStock(t *testing.T) {
+	t.Parallel()
 	const password = "correct horse: \"battery\" stäple"
 	dir := t.TempDir()
 	key := testKey(t, 7)
@@ -118,6 +119,7 @@ func TestEncryptForStock(t *testing.T) {
 
 // Stock minisign lowers its cost when memory is short, which makes a stock key that is cheap to test with.
 func TestDecryptStock(t *testing.T) {
+	t.Parallel()
 	const password = "Pass wörd"
 	dir := t.TempDir()
 	cmd := exec.Command("sh", "-c", "ulimit -v 60000; exec minisign -G -p stock.pub -s stock.key")

@@ -62,7 +62,7 @@ func TestSignatureForm(t *testing.T) {
 		"tail bits":             edit(good, 1, tailBit),
 		"tail bits 2":           edit(good, 3, tailBit),
 		"short base64":          edit(good, 1, func(l string) string { return l[4:] }),
-		"long base64":           edit(good, 1, func(l string) string { return "RURE" + l[:len(l)] }),
+		"long base64":           edit(good, 1, func(l string) string { return "RURE" + l }),
 		"short comment's":       edit(good, 3, func(l string) string { return l[4:] }),
 		"trusted prefix":        edit(good, 2, func(l string) string { return strings.Replace(l, ": ", ":", 1) }),
 		"return in comment":     edit(good, 2, suffix("\r")),
