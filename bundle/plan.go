@@ -210,5 +210,11 @@ func (c contextFS) ReadDir(name string) ([]fs.DirEntry, error) {
 	return fs.ReadDir(c.FS, name)
 }
 
-func (c contextFS) ReadLink(name string) (string, error)   { return fs.ReadLink(c.FS, name) }
-func (c contextFS) Lstat(name string) (fs.FileInfo, error) { return fs.Lstat(c.FS, name) }
+func (c contextFS) Lstat(name string) (fs.FileInfo, error) {
+	if err := context.Cause(c.ctx); err != nil {
+		return nil, err
+	}
+	return fs.Lstat(c.FS, name)
+}
+
+func (c contextFS) ReadLink(name string) (string, error) { return fs.ReadLink(c.FS, name) }
