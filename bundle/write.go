@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"sallyport/bundle/iso9660"
 	"sallyport/bundle/verity"
 )
@@ -65,7 +67,7 @@ func (p *Plan) WriteFile(ctx context.Context, path string, progress Progress) (_
 
 // WriteTo writes the image to a pipe or another stream that can't go back. Tree and parity wait in an unlinked
 // scratch file in the folder for temporary files; for parity the payload is read a second time, each block
-// checked against its leaf. What arrives before an error is no bundle: its seal is missing.
+// checked against its leaf. What arrives before an error is no bundle: its end is missing.
 func (p *Plan) WriteTo(ctx context.Context, w io.Writer, progress Progress) (*Seal, error) {
 	scratch, err := unlinkedScratch()
 	if err != nil {
@@ -98,7 +100,7 @@ func (p *Plan) WriteTo(ctx context.Context, w io.Writer, progress Progress) (*Se
 	if _, err := w.Write(append(sealBlocks[:len(sealBlocks):len(sealBlocks)], superblock...)); err != nil {
 		return nil, err
 	}
-	if _, err := io.Copy(w, io.NewSectionReader(scratch, 0, ownAt)); err != nil {
+	if _, err := io.Copy(w, contextReader{ctx, io.NewSectionReader(scratch, 0, ownAt)}); err != nil {
 		return nil, err
 	}
 	tail := append(sealBlocks, g.locator()...)
@@ -163,7 +165,7 @@ func (p *Plan) writeData(ctx context.Context, w io.Writer, tree io.WriterAt, own
 	}
 	for i := range p.entries {
 		if e := &p.entries[i]; e.Type == File {
-			if err := p.writePayload(iw, layoutPayload+i-1, e); err != nil {
+			if err := p.writePayload(ctx, iw, layoutPayload+i-1, e); err != nil {
 				return written{}, err
 			}
 		}
@@ -187,23 +189,38 @@ func (p *Plan) writeData(ctx context.Context, w io.Writer, tree io.WriterAt, own
 	return d, err
 }
 
-// writePayload copies one file into the image and notes its digest. A file that isn't what the walk saw, or
-// changes while it is read, is refused.
-func (p *Plan) writePayload(iw *iso9660.Writer, index int, e *Entry) error {
+// openPayload opens a file of the payload. One that isn't what the walk saw is refused.
+func (p *Plan) openPayload(e *Entry) (fs.File, fs.FileInfo, error) {
 	f, err := p.fsys.Open(e.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR):
+		return nil, nil, refuse("changed-while-read", "%q went away since the directory was listed; prepare again when nobody writes to it", e.Path)
+	case err != nil:
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		err = fmt.Errorf("stat %s: %w", e.Path, err)
+	case info.Mode() != e.FileMode() || info.Size() != e.Size || info.ModTime().Unix() != e.MTime:
+		err = refuse("changed-while-read", "%q changed since the directory was listed; prepare again when nobody writes to it", e.Path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+// writePayload copies one file into the image and notes its digest. A file that changes while it is read is refused.
+func (p *Plan) writePayload(ctx context.Context, iw *iso9660.Writer, index int, e *Entry) error {
+	f, before, err := p.openPayload(e)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	before, err := f.Stat()
-	if err != nil {
-		return fmt.Errorf("stat %s: %w", e.Path, err)
-	}
-	if !before.Mode().IsRegular() || before.Size() != e.Size || before.ModTime().Unix() != e.MTime {
-		return refuse("changed-while-read", "%q changed since the directory was listed; prepare again when nobody writes to it", e.Path)
-	}
 	h := sha256.New()
-	err = iw.WriteFile(index, io.TeeReader(f, h))
+	err = iw.WriteFile(index, io.TeeReader(contextReader{ctx, f}, h))
 	var size *iso9660.SizeError
 	if errors.As(err, &size) {
 		return refuse("changed-while-read", "%q: %v; prepare again when nobody writes to it", e.Path, err)
@@ -218,6 +235,19 @@ func (p *Plan) writePayload(iw *iso9660.Writer, index int, e *Entry) error {
 	return nil
 }
 
+// contextReader ends when the context is done.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := context.Cause(c.ctx); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
 // ownFiles keeps README.txt, MANIFEST.json and SHA256SUMS in the scratch file.
 type ownFiles struct {
 	scratch *os.File
@@ -228,8 +258,15 @@ type ownFiles struct {
 // put writes a file that write generates into the image; with a nil ownFiles nothing is kept.
 func (o *ownFiles) put(iw *iso9660.Writer, index int, write func(io.Writer) error) error {
 	pr, pw := io.Pipe()
-	go func() { pw.CloseWithError(write(pw)) }()
-	defer pr.Close()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		pw.CloseWithError(write(pw))
+	}()
+	defer func() {
+		pr.Close()
+		<-ended
+	}()
 	if o == nil {
 		return iw.WriteFile(index, pr)
 	}
@@ -253,7 +290,7 @@ func (p *Plan) reopen(own *ownFiles) func(int) (io.ReaderAt, error) {
 			return r, nil
 		}
 		e := &p.entries[i-layoutPayload+1]
-		f, err := p.fsys.Open(e.Path)
+		f, _, err := p.openPayload(e)
 		if err != nil {
 			return nil, err
 		}
