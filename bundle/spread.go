@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"context"
+	"errors"
 	"io"
 )
 
@@ -38,6 +39,9 @@ func (s *spread) run(step string, total int64, progress Progress, writers []io.W
 	defer close(s.ended)
 	var done int64
 	for b := range s.full {
+		if s.ctx.Err() != nil {
+			return
+		}
 		errs := make(chan error, len(writers))
 		for _, w := range writers[1:] {
 			go func() { _, err := w.Write(b); errs <- err }()
@@ -103,7 +107,7 @@ func (s *spread) finish() error {
 	return nil
 }
 
-var errSpreadDone = io.EOF
+var errSpreadDone = errors.New("all is written")
 
 // stop ends the goroutine and waits for it; after it no writer is in use.
 func (s *spread) stop() {
