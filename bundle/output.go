@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -30,7 +31,11 @@ func createImage(path string, size int64) (*image, error) {
 	if err != nil {
 		return nil, err
 	}
-	part := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+rand.Text()+".part")
+	base := filepath.Base(path)
+	if len(base) > 128 {
+		base = strings.ToValidUTF8(base[:128], "")
+	}
+	part := filepath.Join(filepath.Dir(path), "."+base+"."+rand.Text()+".part")
 	file, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		dir.Close()
@@ -50,6 +55,9 @@ func createImage(path string, size int64) (*image, error) {
 
 func (img *image) reserve(size int64) error {
 	err := unix.Fallocate(int(img.file.Fd()), 0, 0, size)
+	for err == unix.EINTR { // from tmpfs, for any signal
+		err = unix.Fallocate(int(img.file.Fd()), 0, 0, size)
+	}
 	switch {
 	case err == nil:
 		return nil
