@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"sallyport/bundle/trust"
 )
 
@@ -25,7 +27,7 @@ func AddSignature(path string, c *Claims, signature []byte) (err error) {
 	if len(sigs) == slotCount {
 		return fmt.Errorf("sign %s: all %d slots are filled", path, slotCount)
 	}
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := openImage(path)
 	if err != nil {
 		return err
 	}
@@ -41,6 +43,33 @@ func AddSignature(path string, c *Claims, signature []byte) (err error) {
 		}
 	}
 	return writeSlot(f, c.Geometry, len(sigs), slot[:])
+}
+
+// openImage opens an image file to sign it, for this process alone among those that sign. Media are not
+// written to, so nothing but a regular file is opened.
+func openImage(path string) (*os.File, error) {
+	notRegular := fmt.Errorf("sign %s: not a regular file", path)
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, notRegular
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = notRegular
+	}
+	if err == nil {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			err = fmt.Errorf("sign %s: somebody else is signing it: %w", path, err)
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // writeSlot writes seal B first: while seal A is the old one, it is the state.
@@ -65,10 +94,10 @@ func writeSlot(f *os.File, g Geometry, index int, slot []byte) error {
 }
 
 // MendSlots finishes or takes back an [AddSignature] that was stopped in the middle: when the seals of the
-// image file at path differ in one slot only, an empty one in seal A is the old state, and else a well-formed
-// one in seal B the new. It reports whether something was changed; everything else it leaves for [Inspect] to refuse.
+// image file at path differ in one slot only, an empty one in seal A is the old state, and when that one is
+// torn, a well-formed one in seal B is the new. It reports whether something was changed; everything else it leaves for [Inspect] to refuse.
 func MendSlots(path string) (mended bool, err error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := openImage(path)
 	if err != nil {
 		return false, err
 	}
@@ -91,7 +120,10 @@ func MendSlots(path string) (mended bool, err error) {
 	}
 	slotA, slotB := a[first*BlockSize:][:BlockSize], b[first*BlockSize:][:BlockSize]
 	good := slotA
-	if sig, err := trust.ParseSlot(slotA); err != nil || sig != nil {
+	switch sig, err := trust.ParseSlot(slotA); {
+	case sig != nil:
+		return false, nil
+	case err != nil:
 		if sig, err := trust.ParseSlot(slotB); err != nil || sig == nil {
 			return false, nil
 		}
