@@ -47,7 +47,7 @@ func (r *reading) run(ctx context.Context) error {
 func (r *reading) progress(n int64) {
 	r.done += n
 	if r.opt.Progress != nil {
-		r.opt.Progress("verify", r.done, r.claims.Geometry.ImageBlocks()*BlockSize)
+		r.opt.Progress("verify", r.done, r.src.Size)
 	}
 }
 
@@ -346,7 +346,20 @@ func (r *reading) rest(ctx context.Context) error {
 	if !r.src.Medium {
 		return nil
 	}
-	return r.zeroBlocks(ctx, g.ImageBlocks(), r.src.Size/BlockSize, "surplus-data")
+	if err := r.zeroBlocks(ctx, g.ImageBlocks(), r.src.Size/BlockSize, "surplus-data"); err != nil {
+		return err
+	}
+	// A stick's sectors may have 512 bytes.
+	tail := b[:r.src.Size%BlockSize]
+	if len(tail) == 0 {
+		return nil
+	}
+	if err := readFull(r.src, tail, r.src.Size-int64(len(tail))); err != nil {
+		r.notes = append(r.notes, fmt.Sprintf("the last %d bytes of the medium can't be read: %v", len(tail), err))
+	} else if !allZero(tail) {
+		return refuse("surplus-data", "LBA %d is not zero", r.src.Size/BlockSize)
+	}
+	return nil
 }
 
 // maxUnreadable bounds how many blocks that were not written for a reader may fail before looking on is given up.
