@@ -134,6 +134,9 @@ func parseLocator(block []byte) (Geometry, error) {
 
 func firstDifference(a, b []byte) int {
 	n := min(len(a), len(b))
+	if bytes.Equal(a[:n], b[:n]) {
+		return n
+	}
 	for i := range n {
 		if a[i] != b[i] {
 			return i
