@@ -1,0 +1,172 @@
+package bundle
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// change is a change of an image: a byte is XORed, in one place or in two.
+type change struct {
+	at   []int64
+	with byte
+}
+
+// everyByte lists a bit of every byte that means something, and of some of the bytes that fill up. With
+// SALLYPORT_BIG=1 the bytes that fill up are all there too.
+func everyByte(img []byte, g Geometry) []change {
+	step := int64(61)
+	if os.Getenv("SALLYPORT_BIG") == "1" {
+		step = 1
+	}
+	var list []change
+	flip := func(at ...int64) { list = append(list, change{at, 1 << ((at[0] + at[0]/BlockSize) % 8)}) }
+	for lba := range g.ImageBlocks() {
+		for _, in := range []int64{0, 517, 2047} {
+			flip(lba*BlockSize + in)
+		}
+	}
+	// Where a newline or zero only fills up, each byte is like its neighbour.
+	all := func(lba, blocks int64, at func(i int64)) {
+		for i := lba * BlockSize; i < (lba+blocks)*BlockSize; i++ {
+			if filler := img[i] == img[i-1] && (img[i] == 0 || img[i] == '\n'); !filler || i%step == 0 {
+				at(i)
+			}
+		}
+	}
+	one := func(i int64) { flip(i) }
+	flip(0)
+	all(g.LocatorCopy(), 1, one)
+	all(g.LocatorCopy(), 1, func(i int64) { flip(i - g.LocatorCopy()*BlockSize) })
+	all(g.Superblock(), 1, one)
+	all(g.SealA(), sealBlocks, func(i int64) { flip(i, i+(g.SealB()-g.SealA())*BlockSize) })
+	for i := g.SealA() * BlockSize; i < g.Superblock()*BlockSize; i += step {
+		flip(i)
+		flip(i + (g.SealB()-g.SealA())*BlockSize)
+	}
+	for i := g.Tree() * BlockSize; i < (g.Tree()+1)*BlockSize; i += min(step, 5) {
+		flip(i)
+	}
+	return list
+}
+
+// eachImage runs check with a copy of img for each change, on all cores.
+func eachImage(img []byte, changes []change, check func(img []byte, c change)) {
+	var wg sync.WaitGroup
+	n := runtime.GOMAXPROCS(0)
+	for w := range n {
+		wg.Go(func() {
+			img := bytes.Clone(img)
+			for i := w; i < len(changes); i += n {
+				for _, at := range changes[i].at {
+					img[at] ^= changes[i].with
+				}
+				check(img, changes[i])
+				for _, at := range changes[i].at {
+					img[at] ^= changes[i].with
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestExactness: without parity no bit of an image is free (T1), and what is wrong is a refusal, not a fault.
+func TestExactness(t *testing.T) {
+	img := signed(t, tiny(), demo())
+	g := geometryOf(t, img)
+	if g.FECBlocks != 0 {
+		t.Fatal("there is parity")
+	}
+	var mu sync.Mutex
+	codes := map[string]int{}
+	changes := everyByte(img, g)
+	eachImage(img, changes, func(img []byte, c change) {
+		_, err := verify(fileSource(img), VerifyOptions{})
+		mu.Lock()
+		defer mu.Unlock()
+		code := codeOf(err)
+		codes[code]++
+		if code == "" || code == "none" {
+			t.Errorf("byte %d (LBA %d) changed by %#x: %v", c.at, c.at[0]/BlockSize, c.with, err)
+		}
+	})
+	t.Logf("%d changes: %v", len(changes), codes)
+	for _, code := range []string{
+		"not-a-bundle", "unsupported-profile", "bad-locator", "seal-copies-differ", "bad-seal", "bad-slot", "bad-signature", "unknown-signer",
+		"bad-superblock", "bad-tree", "damaged", "bad-padding",
+	} {
+		if codes[code] == 0 {
+			t.Errorf("no change gave %s", code)
+		}
+	}
+	if _, err := verify(fileSource(img), VerifyOptions{}); err != nil {
+		t.Errorf("unchanged: %v", err)
+	}
+}
+
+// TestExactnessWithParity: only the parity itself is free, and damage in it is told.
+func TestExactnessWithParity(t *testing.T) {
+	img := signed(t, tiny(), withRoots(24))
+	g := geometryOf(t, img)
+	var changes []change
+	for lba := range g.ImageBlocks() {
+		changes = append(changes, change{[]int64{lba*BlockSize + lba*37%BlockSize}, 1 << (lba % 8)})
+	}
+	eachImage(img, changes, func(img []byte, c change) {
+		v, err := verify(fileSource(img), VerifyOptions{})
+		lba := c.at[0] / BlockSize
+		if lba >= g.FEC() && lba < g.SealB() {
+			if err != nil || len(v.Notes()) != 1 || !strings.HasPrefix(v.Notes()[0], "parity-damaged: ") {
+				t.Errorf("parity, LBA %d: %v, %v", lba, v, err)
+			}
+			return
+		}
+		if code := codeOf(err); code == "" || code == "none" {
+			t.Errorf("byte %d (LBA %d) changed: %v", c.at[0], lba, err)
+		}
+	})
+}
+
+// TestExactLength truncates, lengthens, swaps and wipes.
+func TestExactLength(t *testing.T) {
+	for _, roots := range []int{0, 2} {
+		img := signed(t, tiny(), withRoots(roots))
+		g := geometryOf(t, img)
+		refused := func(what string, img []byte, codes ...string) {
+			t.Helper()
+			_, err := verify(fileSource(img), VerifyOptions{})
+			if code := codeOf(err); code == "" || code == "none" || len(codes) > 0 && !slices.Contains(codes, code) {
+				t.Errorf("%d roots, %s: %v, want %q", roots, what, err, codes)
+			}
+		}
+		for lba := range g.ImageBlocks() {
+			refused(fmt.Sprintf("cut at LBA %d", lba), img[:lba*BlockSize], "wrong-size", "not-a-bundle")
+			refused(fmt.Sprintf("cut in LBA %d", lba), img[:lba*BlockSize+1000], "wrong-size", "not-a-bundle")
+		}
+		for _, n := range []int{1, 511, 2048, 4096, 32 * 2048, 1 << 20} {
+			refused(fmt.Sprintf("%d zeros more", n), append(bytes.Clone(img), make([]byte, n)...), "wrong-size")
+		}
+		block := func(img []byte, lba int64) []byte { return img[lba*BlockSize:][:BlockSize] }
+		for lba := range g.ImageBlocks() {
+			parity := lba >= g.FEC() && lba < g.SealB()
+			wiped := bytes.Clone(img)
+			clear(block(wiped, lba))
+			if !bytes.Equal(wiped, img) && !parity {
+				refused(fmt.Sprintf("LBA %d wiped", lba), wiped)
+			}
+			next := (lba + 1) % g.ImageBlocks()
+			swapped := bytes.Clone(img)
+			copy(block(swapped, lba), block(img, next))
+			copy(block(swapped, next), block(img, lba))
+			if parity = parity && next < g.SealB(); !bytes.Equal(swapped, img) && !parity {
+				refused(fmt.Sprintf("LBA %d and %d swapped", lba, next), swapped)
+			}
+		}
+	}
+}
