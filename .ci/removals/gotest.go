@@ -65,14 +65,18 @@ func (r runner) goTest(ctx context.Context, n named, overlay string) outcome {
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, n.pkg)...)
 	cmd.Dir = r.root
-	// The go command leads a process group, so that its end is that of the test program and what this started.
+	// The go command leads a process group with the test program and what this started. An interrupt lets it clear away
+	// its files; whoever doesn't heed that is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
 	cmd.WaitDelay = 10 * time.Second
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
 	if ctx.Err() != nil {
+		if cmd.Process != nil {
+			syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		}
 		return outcome{broken, fmt.Sprintf("%v: %v", ctx.Err(), err)}
 	}
 	o := read(stdout.Bytes(), n.test)
