@@ -21,7 +21,7 @@ func (e *ChangedError) Error() string {
 	return fmt.Sprintf("read %q: changed while being read: %s", e.Path, e.What)
 }
 
-// Write writes the tree fsys to w as a volume, files in order of path bytes. Links are read through fs.ReadLinkFS; what is not a directory, a regular file or a link, or has more than permission bits, is an error.
+// Write writes the tree fsys to w as a volume, files in order of path bytes; a zero modification time becomes 1970. Links are read through fs.ReadLinkFS; what is not a directory, a regular file or a link, or has more than permission bits, is an error.
 // A file whose size or modification time differs after listing gives a *SizeError or a *ChangedError.
 func Write(ctx context.Context, w io.Writer, fsys fs.FS, vol Volume) error {
 	entries, err := listTree(ctx, fsys)
@@ -55,6 +55,14 @@ type tree struct {
 
 func (t *tree) modTime(i int) time.Time { return time.Unix(t.entries[i].ModTime, int64(t.nanos[i])) }
 
+// modTime takes 1970 for the zero time, which is what file systems without times say.
+func modTime(info fs.FileInfo) time.Time {
+	if t := info.ModTime(); !t.IsZero() {
+		return t
+	}
+	return time.Unix(0, 0)
+}
+
 func listTree(ctx context.Context, fsys fs.FS) (*tree, error) {
 	type listed struct {
 		Entry
@@ -72,7 +80,8 @@ func listTree(ctx context.Context, fsys fs.FS) (*tree, error) {
 		if err != nil {
 			return err
 		}
-		e := Entry{Path: path, Mode: info.Mode(), ModTime: info.ModTime().Unix()}
+		mtime := modTime(info)
+		e := Entry{Path: path, Mode: info.Mode(), ModTime: mtime.Unix()}
 		switch e.Mode.Type() {
 		case fs.ModeSymlink:
 			if e.Target, err = fs.ReadLink(fsys, path); err != nil {
@@ -85,7 +94,7 @@ func listTree(ctx context.Context, fsys fs.FS) (*tree, error) {
 		if len(list) == MaxEntries {
 			return entryErrorf(path, "more than %d entries", MaxEntries)
 		}
-		list = append(list, listed{e, int32(info.ModTime().Nanosecond())})
+		list = append(list, listed{e, int32(mtime.Nanosecond())})
 		return nil
 	})
 	if err != nil {
@@ -129,8 +138,8 @@ func (t *tree) same(f fs.File, i int) error {
 		return &ChangedError{e.Path, fmt.Sprintf("mode is %v, was %v", info.Mode(), e.Mode)}
 	case info.Size() != e.Size:
 		return &SizeError{Path: e.Path, Want: e.Size, Got: info.Size()}
-	case !info.ModTime().Equal(t.modTime(i)):
-		return &ChangedError{e.Path, fmt.Sprintf("modification time is %v, was %v", info.ModTime().UTC(), t.modTime(i).UTC())}
+	case !modTime(info).Equal(t.modTime(i)):
+		return &ChangedError{e.Path, fmt.Sprintf("modification time is %v, was %v", modTime(info).UTC(), t.modTime(i).UTC())}
 	}
 	return nil
 }
