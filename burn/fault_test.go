@@ -79,7 +79,7 @@ func deadline(t *testing.T, what string, f func()) {
 	go func() { defer close(done); f() }()
 	select {
 	case <-done:
-	case <-time.After(60 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatalf("%s hangs", what)
 	}
 }
@@ -120,7 +120,10 @@ func TestFaultAtEveryCommand(t *testing.T) {
 		}
 		good, failed := 0, 0
 		for at := 1; at <= clean.commands; at++ {
-			for _, f := range kinds {
+			for i, f := range kinds {
+				if c.NoDAO && i%2 == 1 {
+					continue // half of them will do for the other way of writing
+				}
 				for _, f.After = range []bool{false, true} {
 					f.Nth = at
 					name := fmt.Sprintf("no dao %v, command %d, %+v", c.NoDAO, at, f)

@@ -312,7 +312,7 @@ func parseSenseCode(s string) (uint32, error) {
 			bits = 4
 		}
 		v, err := strconv.ParseUint(p, 16, bits)
-		if err != nil {
+		if err != nil || len(p) > 2 {
 			return 0, fmt.Errorf("bad sense %q, want K/AA/QQ", s)
 		}
 		code = code<<8 | uint32(v)

@@ -1,0 +1,520 @@
+package drivesim
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/burn/mmc"
+	"sallyport/media/scsi"
+)
+
+// small is a drive that a test fills quickly: 256 blocks, a buffer of 64.
+var small = Config{Capacity: 256, Buffer: 64 * blockSize, SpinUp: time.Second}
+
+func newDrive(t testing.TB, c Config) (*Drive, string) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "sim")
+	d, err := New(dir, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d, dir
+}
+
+// do sends a CDB in hex with a data phase, and returns the sense as K/AA/QQ,
+// "" for none, or another error's words.
+func do(t testing.TB, d *Drive, cdb string, data scsi.Data) string {
+	t.Helper()
+	b, err := hex.DecodeString(strings.ReplaceAll(cdb, " ", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = d.Do(t.Context(), b, data)
+	return short(err)
+}
+
+func short(err error) string {
+	var s *scsi.SenseError
+	if errors.As(err, &s) {
+		deferred := ""
+		if s.Deferred {
+			deferred = "deferred "
+		}
+		return fmt.Sprintf("%s%x/%02x/%02x", deferred, s.Key, s.ASC, s.ASCQ)
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+const tur = "00 00 00 00 00 00"
+
+// settle makes the drive ready: attentions taken, disc spun up.
+func settle(t testing.TB, d *Drive) {
+	t.Helper()
+	for range 100 {
+		if do(t, d, tur, scsi.Data{}) == "" {
+			return
+		}
+		d.Wait(t.Context(), time.Second)
+	}
+	t.Fatal("the drive doesn't become ready")
+}
+
+// setup sets write parameters: the write type, and whether a session may
+// follow.
+func setup(t testing.TB, d *Drive, kind, multi byte, bufe bool) {
+	t.Helper()
+	p := mmc.WriteParameters{WriteType: kind, MultiSession: multi, TrackMode: 5, DataBlockType: 8, BufferUnderrunFree: bufe}
+	raw := make([]byte, 52)
+	raw[0], raw[1] = 5, 50
+	if err := p.Store(t.Context(), d, raw); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func payload(blocks int) []byte {
+	b := make([]byte, blocks*blockSize)
+	rand.NewChaCha8([32]byte{1}).Read(b)
+	return b
+}
+
+func write(d *Drive, lba uint32, p []byte) string {
+	return short(mmc.Write{LBA: lba}.Send(context.Background(), d, p))
+}
+
+func read(d *Drive, lba uint32, blocks int) ([]byte, string) {
+	p := make([]byte, blocks*blockSize)
+	return p, short(mmc.Read{LBA: lba}.Send(context.Background(), d, p))
+}
+
+func TestPowerOn(t *testing.T) {
+	d, _ := newDrive(t, Config{})
+	var answers []string
+	for range 12 {
+		answers = append(answers, do(t, d, tur, scsi.Data{}))
+		d.Wait(t.Context(), time.Second)
+	}
+	want := "[6/29/00 2/04/01 2/04/01 2/04/01 2/04/01 2/04/01 2/04/01 2/04/01 6/28/00   ]"
+	if fmt.Sprint(answers) != want {
+		t.Errorf("got  %q\nwant %q", fmt.Sprint(answers), want)
+	}
+	d.Eject()
+	if got := do(t, d, tur, scsi.Data{}); got != "2/3a/02" {
+		t.Errorf("with the tray open: %s", got)
+	}
+	d.Load()
+	if got := do(t, d, tur, scsi.Data{}); got != "2/04/01" {
+		t.Errorf("after loading: %s", got)
+	}
+	d.Wait(t.Context(), 8*time.Second)
+	if got := do(t, d, tur, scsi.Data{}); got != "6/28/00" {
+		t.Errorf("after spinning up: %s", got)
+	}
+}
+
+func TestNoDisc(t *testing.T) {
+	c := small
+	c.Empty = true
+	d, _ := newDrive(t, c)
+	do(t, d, tur, scsi.Data{})
+	for _, cdb := range []string{tur, "25 000000000000000000", "51 000000000000002200", "2a 00 00000000 00 0000 00", "28 00 00000000 00 0000 00"} {
+		if got := do(t, d, cdb, scsi.Data{}); got != "2/3a/01" {
+			t.Errorf("%s: %s", cdb, got)
+		}
+	}
+	d.Load()
+	settle(t, d)
+	if d.Status().Disc != blank {
+		t.Error("the disc that was put in is not blank")
+	}
+}
+
+// What a drive refuses in writing, in the order in which a careless program
+// would come across it.
+func TestWriteRefusals(t *testing.T) {
+	d, dir := newDrive(t, small)
+	settle(t, d)
+	p := payload(300)
+	step := func(what, got, want string) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s: got %q, want %q", what, got, want)
+		}
+	}
+	_, got := read(d, 0, 1)
+	step("read of a blank disc", got, "5/21/00")
+	step("write before setup", write(d, 0, p[:blockSize]), "5/64/00")
+	setup(t, d, mmc.WriteSAO, 0, true)
+	step("disc at once without a reservation", write(d, 0, p[:blockSize]), "5/2c/00")
+	step("reservation beyond the disc", do(t, d, "53 00 00 00 00 00000101 00", scsi.Data{}), "5/21/00")
+	step("reservation", do(t, d, "53 00 00 00 00 00000080 00", scsi.Data{}), "")
+	step("second reservation", do(t, d, "53 00 00 00 00 00000080 00", scsi.Data{}), "5/2c/00")
+	step("not at the beginning", write(d, 16, p[:16*blockSize]), "5/21/02")
+	step("past the end", write(d, 250, p[:16*blockSize]), "5/21/00")
+	if d.Status().Disc != blank {
+		t.Fatal("the disc is not blank after refused writes")
+	}
+	step("first", write(d, 0, p[:32*blockSize]), "")
+	if d.Status().Disc != incomplete {
+		t.Fatal("the disc is blank after a write")
+	}
+	step("overwrite", write(d, 0, p[:32*blockSize]), "5/21/02")
+	step("a gap", write(d, 48, p[48*blockSize:64*blockSize]), "5/21/02")
+	step("other parameters in mid-burn", do(t, d, "55 10 00 00 00 00 00 00 3c 00", scsi.Data{Out: append(make([]byte, 8), pageBytes(d)...)}), "5/2c/00")
+	step("second", write(d, 32, p[32*blockSize:64*blockSize]), "")
+	step("into a full buffer", write(d, 64, p[64*blockSize:128*blockSize]), "2/04/08")
+	step("closing the session in mid-track", do(t, d, "5b 00 02 00 0000 00 00 00 00", scsi.Data{}), "5/72/03")
+	d.Wait(t.Context(), time.Second)
+	step("when it has drained", write(d, 64, p[64*blockSize:128*blockSize]), "")
+	step("past the reservation", write(d, 128, p[128*blockSize:144*blockSize]), "5/63/00")
+	step("flush", do(t, d, "35 00 00 00 00 00 00 00 00 00", scsi.Data{}), "")
+	if st := d.Status(); st.Disc != complete || st.Recorded != 128 || st.Sessions != 1 {
+		t.Fatalf("a disc at once is not closed by its last block: %+v", st)
+	}
+	step("write on a closed disc", write(d, 128, p[:blockSize]), "5/30/05")
+	step("reservation on a closed disc", do(t, d, "53 00 00 00 00 00000080 00", scsi.Data{}), "5/30/05")
+	b, got := read(d, 0, 128)
+	step("read", got, "")
+	if !bytes.Equal(b, p[:128*blockSize]) {
+		t.Error("what was written reads differently")
+	}
+	_, got = read(d, 127, 2)
+	step("read past the end", got, "5/21/00")
+	if img, _ := os.ReadFile(filepath.Join(dir, imageFile)); !bytes.Equal(img, p[:128*blockSize]) {
+		t.Errorf("disc.img has %d bytes and is not what was written", len(img))
+	}
+}
+
+func pageBytes(d *Drive) []byte { return bytes.Clone(d.page[:]) }
+
+func TestIncremental(t *testing.T) {
+	d, _ := newDrive(t, Config{Capacity: 256, NoDAO: true})
+	settle(t, d)
+	p := payload(48)
+	raw := make([]byte, 52)
+	raw[0], raw[1] = 5, 50
+	if got := short((&mmc.WriteParameters{WriteType: mmc.WriteSAO, DataBlockType: 8}).Store(t.Context(), d, raw)); got != "5/26/02" {
+		t.Errorf("disc at once on a drive without it: %q", got)
+	}
+	setup(t, d, mmc.WriteIncremental, 3, true)
+	if got := write(d, 0, p); got != "" {
+		t.Fatal(got)
+	}
+	track, err := mmc.ReadTrackInformation{AddressType: 1, Address: 1}.Send(t.Context(), d)
+	if err != nil || !track.NextWritableValid || track.NextWritable != 48 || track.Free != 208 || !track.Incremental {
+		t.Errorf("%+v, %v", track, err)
+	}
+	if err := (mmc.CloseTrackSession{Function: mmc.CloseTrack, Track: 1}).Send(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	if got := write(d, 48, p); got != "5/30/05" {
+		t.Errorf("write behind a closed track: %q", got)
+	}
+	if err := (mmc.CloseTrackSession{Function: mmc.CloseSession}).Send(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	// Multi-session 3 leaves the disc open: that must show.
+	disc, err := mmc.ReadDiscInformation{}.Send(t.Context(), d)
+	if err != nil || disc.Status != mmc.DiscIncomplete || disc.LastSession != mmc.SessionEmpty || disc.Sessions != 2 {
+		t.Errorf("%+v, %v", disc, err)
+	}
+}
+
+// The clock: 16× is 22.16 MB/s, and a long operation says how far it is.
+func TestClock(t *testing.T) {
+	d, _ := newDrive(t, Config{Capacity: 1 << 16, Buffer: 32 << 20})
+	settle(t, d)
+	setup(t, d, mmc.WriteSAO, 0, true)
+	do(t, d, "53 00 00 00 00 00002000 00", scsi.Data{})
+	p := payload(8192)
+	for lba := 0; lba < 8192; lba += 1024 {
+		if got := write(d, uint32(lba), p[lba*blockSize:(lba+1024)*blockSize]); got != "" {
+			t.Fatal(got)
+		}
+	}
+	d.Wait(t.Context(), 100*time.Millisecond)
+	before := d.Status().Recorded
+	d.Wait(t.Context(), 250*time.Millisecond)
+	got := int(d.Status().Recorded-before) * blockSize
+	if want := 22160 * 250; got < want-64<<10 || got > want+64<<10 {
+		t.Errorf("recorded %d bytes in 250 ms at 16x, want %d", got, want)
+	}
+	if got := do(t, d, "35 02 00 00 00 00 00 00 00 00", scsi.Data{}); got != "" {
+		t.Fatal(got)
+	}
+	d.Wait(t.Context(), 5*time.Second)
+	err := mmc.TestUnitReady{}.Send(t.Context(), d)
+	var s *scsi.SenseError
+	if !errors.As(err, &s) || s.Code() != scsi.LongWriteInProgress || !s.ProgressValid || s.Progress == 0 {
+		t.Errorf("in the middle of closing: %v, %+v", err, s)
+	}
+	if d.Status().Disc != incomplete {
+		t.Error("closed before its time")
+	}
+	d.Wait(t.Context(), time.Minute)
+	if got := do(t, d, tur, scsi.Data{}); got != "" || d.Status().Disc != complete {
+		t.Errorf("after closing: %q, %s", got, d.Status().Disc)
+	}
+	// A command that takes longer than it may ends at its limit.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	d.Inject(Fault{Command: "read", Action: Slow, Delay: time.Minute})
+	begun := d.Now()
+	_, err = d.Do(ctx, []byte{0x28, 0, 0, 0, 0, 0, 0, 0, 100, 0}, scsi.Data{In: p[:100*blockSize]})
+	if !errors.Is(err, scsi.ErrTimeout) {
+		t.Errorf("100 minutes in an hour: %v", err)
+	}
+	if took := d.Now().Sub(begun); took < 59*time.Minute || took > 61*time.Minute {
+		t.Errorf("took %v", took)
+	}
+}
+
+// Without underrun protection a laser that has nothing to write loses the disc.
+func TestUnderrun(t *testing.T) {
+	for _, bufe := range []bool{true, false} {
+		d, _ := newDrive(t, small)
+		settle(t, d)
+		setup(t, d, mmc.WriteSAO, 0, bufe)
+		do(t, d, "53 00 00 00 00 00000080 00", scsi.Data{})
+		p := payload(64)
+		write(d, 0, p[:32*blockSize])
+		d.Wait(t.Context(), time.Second)
+		d.Wait(t.Context(), time.Second)
+		want := ""
+		if !bufe {
+			want = "3/0c/09"
+		}
+		if got := write(d, 32, p[32*blockSize:]); got != want {
+			t.Errorf("protected %v: %q, want %q", bufe, got, want)
+		}
+	}
+}
+
+func TestTray(t *testing.T) {
+	d, _ := newDrive(t, small)
+	settle(t, d)
+	do(t, d, "1e 00 00 00 01 00", scsi.Data{})
+	if got := do(t, d, "1b 00 00 00 02 00", scsi.Data{}); got != "5/53/02" {
+		t.Errorf("eject while locked: %q", got)
+	}
+	if d.Eject() {
+		t.Error("the button opens a locked tray")
+	}
+	do(t, d, "1e 00 00 00 00 00", scsi.Data{})
+	if got := do(t, d, "1b 00 00 00 02 00", scsi.Data{}); got != "" || !d.Status().TrayOpen {
+		t.Errorf("eject: %q", got)
+	}
+	e, err := mmc.GetEventStatus{}.Send(t.Context(), d)
+	if err != nil || !e.TrayOpen || e.Present {
+		t.Errorf("event %+v, %v", e, err)
+	}
+	if got := do(t, d, "1b 00 00 00 03 00", scsi.Data{}); got != "" {
+		t.Errorf("load: %q", got)
+	}
+	if got := do(t, d, tur, scsi.Data{}); got != "6/28/00" {
+		t.Errorf("after loading: %q", got)
+	}
+	c := small
+	c.NoLoad = true
+	d, _ = newDrive(t, c)
+	settle(t, d)
+	d.Eject()
+	if got := do(t, d, "1b 00 00 00 03 00", scsi.Data{}); got != "5/24/00" {
+		t.Errorf("load of a tray without a motor: %q", got)
+	}
+}
+
+// crash copies a drive's directory as it is on disk now, as if the machine had
+// stopped, and opens the copy.
+func crash(t *testing.T, dir string) *Drive {
+	t.Helper()
+	to := t.TempDir()
+	for _, name := range []string{stateFile, imageFile} {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			if errors.Is(err, os.ErrNotExist) {
+				continue
+			}
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(to, name), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := Open(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	settle(t, d)
+	return d
+}
+
+// A disc is never blank again once a block of it may be recorded, and holds
+// nothing that wasn't written to it.
+func TestCrash(t *testing.T) {
+	for _, kind := range []byte{mmc.WriteSAO, mmc.WriteIncremental} {
+		d, dir := newDrive(t, Config{Capacity: 4096})
+		settle(t, d)
+		setup(t, d, kind, 0, true)
+		do(t, d, "53 00 00 00 00 00001000 00", scsi.Data{})
+		if st := crash(t, dir).Status(); st.Disc != blank {
+			t.Errorf("before the first write: %+v", st)
+		}
+		p := payload(4096)
+		for lba := 0; lba < 4096; lba += 256 {
+			if got := write(d, uint32(lba), p[lba*blockSize:(lba+256)*blockSize]); got != "" {
+				t.Fatal(got)
+			}
+			d.Wait(t.Context(), time.Second)
+			after := crash(t, dir)
+			st := after.Status()
+			if st.Disc != incomplete || st.Recorded > uint32(lba+256) || st.Recorded%eccBlocks != 0 {
+				t.Errorf("after LBA %d: %+v", lba, st)
+			}
+			if st.Recorded > 0 {
+				b, got := read(after, 0, int(st.Recorded))
+				if got != "" || !bytes.Equal(b, p[:len(b)]) {
+					t.Errorf("after LBA %d: %q, and other data than was written", lba, got)
+				}
+			}
+			track, err := mmc.ReadTrackInformation{AddressType: 1, Address: 1}.Send(t.Context(), after)
+			if err != nil || track.Damage != (kind == mmc.WriteSAO) || track.NextWritableValid != (!track.Damage && st.Recorded < 4096) {
+				t.Errorf("after LBA %d: %+v, %v", lba, track, err)
+			}
+		}
+		do(t, d, "35 00 00 00 00 00 00 00 00 00", scsi.Data{})
+		want := incomplete
+		if kind == mmc.WriteSAO {
+			want = complete
+		}
+		if st := crash(t, dir).Status(); st.Disc != want || st.Recorded != 4096 {
+			t.Errorf("after the flush: %+v, want %s", st, want)
+		}
+	}
+}
+
+func TestOpen(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	d, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	settle(t, d)
+	track, err := mmc.ReadTrackInformation{AddressType: 1, Address: 1}.Send(t.Context(), d)
+	if err != nil || track.Free != DVDRBlocks || !track.Blank {
+		t.Errorf("a new disc: %+v, %v", track, err)
+	}
+	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("opened twice: %v", err)
+	}
+	if _, err := New(dir, Config{}); err == nil || !strings.Contains(err.Error(), "there already") {
+		t.Errorf("made twice: %v", err)
+	}
+	c, _ := mmc.GetConfiguration{}.Send(t.Context(), d)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Do(t.Context(), make([]byte, 6), scsi.Data{}); !errors.Is(err, scsi.ErrGone) {
+		t.Errorf("after Close: %v", err)
+	}
+	d, err = Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if again, _ := (mmc.GetConfiguration{}).Send(t.Context(), d); again.SerialNumber() != c.SerialNumber() || c.SerialNumber() == "" {
+		t.Errorf("serial number %q, then %q", c.SerialNumber(), again.SerialNumber())
+	}
+}
+
+func TestBadState(t *testing.T) {
+	good := `{"drive":{"serial":"S","no_dao":false,"no_load":false,"buffer":65536,"speed":22160,"spin_up":1},` +
+		`"disc":{"profile":17,"capacity":256,"manufacturer":"M","random":1,"first_write":"","status":"blank","dao":false,` +
+		`"track_closed":false,"appendable":false,"recorded":0,"absent":false,"write_was_lost":false}}`
+	for _, tt := range []struct {
+		name, old, new, want string
+		image                int
+	}{
+		{name: "good"},
+		{name: "truncated", old: `"disc"`, new: "", want: "byte"},
+		{name: "unknown field", old: `"serial"`, new: `"cereal"`, want: "cereal"},
+		{name: "unknown status", old: `"blank"`, new: `"fresh"`, want: `"fresh"`},
+		{name: "capacity 0", old: `"capacity":256`, new: `"capacity":0`, want: "0 blocks recorded of 0"},
+		{name: "capacity huge", old: `"capacity":256`, new: `"capacity":4294967295`, want: "of 4294967295"},
+		{name: "more recorded than fits", old: `"recorded":0`, new: `"recorded":257`, want: "257 blocks recorded of 256"},
+		{name: "buffer huge", old: `65536`, new: `6553600000`, want: "buffer of"},
+		{name: "buffer negative", old: `65536`, new: `-1`, want: "buffer of"},
+		{name: "speed 0", old: `22160`, new: `0`, want: "speed 0"},
+		{name: "blank with an image", image: 2048, want: "yet the disc is blank"},
+		{name: "complete without an image", old: `"blank"`, new: `"complete"`, want: "disc.img is missing"},
+		{name: "complete with a short image", old: `"blank","dao":false,"track_closed":false,"appendable":false,"recorded":0`,
+			new: `"complete","dao":false,"track_closed":true,"appendable":false,"recorded":16`, image: 2048, want: "has 1 blocks, want 16"},
+		{name: "no end", old: `"S"`, new: `"` + strings.Repeat("S", maxState) + `"`, want: "more than 65536 bytes"},
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, stateFile), []byte(strings.Replace(good, tt.old, tt.new, 1)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if tt.image > 0 {
+			if err := os.WriteFile(filepath.Join(dir, imageFile), make([]byte, tt.image), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d, err := Open(dir)
+		if tt.want == "" {
+			if err != nil {
+				t.Errorf("%s: %v", tt.name, err)
+			} else {
+				d.Close()
+			}
+		} else if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q in it", tt.name, err, tt.want)
+		}
+	}
+}
+
+func FuzzDo(f *testing.F) {
+	f.Add([]byte{0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0}, uint16(2048), true)
+	f.Add([]byte{0x5A, 8, 5, 0, 0, 0, 0, 2, 0, 0}, uint16(512), false)
+	f.Add([]byte{0x55, 0x10, 0, 0, 0, 0, 0, 0, 60, 0}, uint16(60), true)
+	f.Add([]byte{0x46, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0}, uint16(65535), false)
+	f.Add([]byte{0x28, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0}, uint16(10), false)
+	f.Add([]byte{0xAD, 0, 0, 0, 0, 0, 0, 0x0E, 1, 0, 0, 0}, uint16(1), false)
+	dir := filepath.Join(f.TempDir(), "sim")
+	d, err := New(dir, Config{Capacity: 256, Buffer: 64 * blockSize})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { d.Close() })
+	f.Fuzz(func(t *testing.T, cdb []byte, size uint16, out bool) {
+		data := scsi.Data{In: make([]byte, size)}
+		if out {
+			data = scsi.Data{Out: make([]byte, size)}
+		}
+		before := d.Status()
+		n, err := d.Do(t.Context(), cdb, data)
+		if n < 0 || n > int(size) {
+			t.Fatalf("% x moved %d of %d bytes", cdb, n, size)
+		}
+		if short(err) == "" && err != nil {
+			t.Fatalf("% x: an error without words", cdb)
+		}
+		d.Wait(t.Context(), time.Second)
+		if after := d.Status(); after.Disc == blank && before.Disc != blank || after.Recorded < before.Recorded && before.Disc == complete {
+			t.Fatalf("% x: from %+v to %+v", cdb, before, after)
+		}
+	})
+}
