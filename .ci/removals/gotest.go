@@ -51,10 +51,16 @@ func quote(output string) string {
 // grace is how much longer than its tests go test itself may take, for the build.
 const grace = 10 * time.Minute
 
-// goTest runs one test alone, with an overlay if the name of one is given.
-func (r runner) goTest(ctx context.Context, n named, overlay string) outcome {
+// goTest runs one test alone, with an overlay if the name of one is given. What the build and the test leave behind when
+// they are cut short is removed with a folder of their own below dir.
+func (r runner) goTest(ctx context.Context, dir string, n named, overlay string) outcome {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout+grace)
 	defer cancel()
+	scratch, err := os.MkdirTemp(dir, "")
+	if err != nil {
+		return outcome{broken, err.Error()}
+	}
+	defer os.RemoveAll(scratch)
 	// Vet would take an assignment left without its check for a failed build.
 	args := []string{"test", "-json", "-vet=off", "-count=1", "-timeout=" + r.timeout.String(), "-run=" + pattern(n.test)}
 	if r.memory > 0 {
@@ -65,18 +71,15 @@ func (r runner) goTest(ctx context.Context, n named, overlay string) outcome {
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, n.pkg)...)
 	cmd.Dir = r.root
-	// The go command leads a process group with the test program and what this started. An interrupt lets it clear away
-	// its files; whoever doesn't heed that is killed.
+	cmd.Env = append(os.Environ(), "TMPDIR="+scratch)
+	// The go command leads a process group, so that its end is that of the test program and what this started.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 10 * time.Second
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
+	err = cmd.Run()
 	if ctx.Err() != nil {
-		if cmd.Process != nil {
-			syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		}
 		return outcome{broken, fmt.Sprintf("%v: %v", ctx.Err(), err)}
 	}
 	o := read(stdout.Bytes(), n.test)

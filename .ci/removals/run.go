@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -38,11 +39,11 @@ const (
 func (r runner) run(ctx context.Context, out io.Writer, mutations []mutation) (bool, error) {
 	dir, err := os.MkdirTemp("", "removals-")
 	if err != nil {
-		return false, fmt.Errorf("making room for the changed sources: %w", err)
+		return false, fmt.Errorf("making room for the changed sources and the tests: %w", err)
 	}
 	defer os.RemoveAll(dir)
 
-	whole := r.baselines(ctx, mutations)
+	whole := r.baselines(ctx, dir, mutations)
 	results := each(r.workers, mutations, func(m mutation) result {
 		start := time.Now()
 		res := r.judge(ctx, dir, m, whole)
@@ -54,13 +55,19 @@ func (r runner) run(ctx context.Context, out io.Writer, mutations []mutation) (b
 		width = max(width, len(m.id))
 	}
 	count := make(map[verdict]int)
+	stopped := ""
 	for i, m := range mutations {
 		res := <-results[i]
 		if ctx.Err() != nil {
-			return false, fmt.Errorf("stopped before %s was done", m.id)
+			// The runs under way still end, and use dir until then.
+			stopped = cmp.Or(stopped, m.id)
+			continue
 		}
 		count[res.verdict]++
 		fmt.Fprintf(out, "%-5s  %-*s  %s (%.1fs)\n%s", res.verdict, width, m.id, res.detail, res.took.Seconds(), quote(res.output))
+	}
+	if stopped != "" {
+		return false, fmt.Errorf("stopped before %s was done", stopped)
 	}
 	fmt.Fprintf(out, "removals: %d entries, %d red as they must be, %d green, %d in error\n",
 		len(mutations), count[red], count[green], count[faulty])
@@ -71,7 +78,7 @@ func (r runner) run(ctx context.Context, out io.Writer, mutations []mutation) (b
 type named struct{ pkg, test string }
 
 // baselines runs every test that a mutation names, once and without a change, and returns what became of each.
-func (r runner) baselines(ctx context.Context, mutations []mutation) map[named]outcome {
+func (r runner) baselines(ctx context.Context, dir string, mutations []mutation) map[named]outcome {
 	var tests []named
 	whole := make(map[named]outcome)
 	for _, m := range mutations {
@@ -83,7 +90,7 @@ func (r runner) baselines(ctx context.Context, mutations []mutation) map[named]o
 			}
 		}
 	}
-	outcomes := each(r.workers, tests, func(n named) outcome { return r.goTest(ctx, n, "") })
+	outcomes := each(r.workers, tests, func(n named) outcome { return r.goTest(ctx, dir, n, "") })
 	for i, n := range tests {
 		whole[n] = <-outcomes[i]
 	}
@@ -102,7 +109,7 @@ func (r runner) judge(ctx context.Context, dir string, m mutation, whole map[nam
 		if before := whole[n]; before.state != passed {
 			return result{verdict: faulty, detail: fmt.Sprintf("%s must pass as long as nothing is changed, but %s", test, before.state), output: before.output}
 		}
-		after := r.goTest(ctx, n, overlay)
+		after := r.goTest(ctx, dir, n, overlay)
 		switch after.state {
 		case failed:
 		case panicked, timedOut:
