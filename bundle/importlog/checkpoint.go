@@ -49,6 +49,11 @@ func ParseCheckpoint(data []byte, verifier note.Verifier) (*Checkpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
+	for _, s := range n.Sigs {
+		if _, err := base64.StdEncoding.Strict().DecodeString(s.Base64); err != nil {
+			return nil, fmt.Errorf("checkpoint: signature: %w", err)
+		}
+	}
 	lines := strings.Split(n.Text, "\n")
 	if len(lines) != 4 || lines[3] != "" {
 		return nil, fmt.Errorf("checkpoint: %d lines of text, it has 3", len(lines)-1)

@@ -327,6 +327,7 @@ func plain(r rune) bool {
 func escape(s string) string {
 	const more = "…"
 	var b strings.Builder
+	cut := 0 // as much as leaves room for more
 	for i, width := 0, 0; i < len(s); i += width {
 		var r rune
 		r, width = utf8.DecodeRuneInString(s[i:])
@@ -335,15 +336,13 @@ func escape(s string) string {
 			piece = strconv.QuoteToASCII(piece)
 			piece = piece[1 : len(piece)-1]
 		}
-		limit := maxTextBytes
-		if i+width < len(s) {
-			limit -= len(more)
-		}
-		if b.Len()+len(piece) > limit {
-			b.WriteString(more)
-			break
+		if b.Len()+len(piece) > maxTextBytes {
+			return b.String()[:cut] + more
 		}
 		b.WriteString(piece)
+		if b.Len() <= maxTextBytes-len(more) {
+			cut = b.Len()
+		}
 	}
 	return b.String()
 }

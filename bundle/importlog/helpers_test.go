@@ -134,7 +134,7 @@ func putSome(st *Staging) error {
 		st.File("d/empty", 0o000, 1_000_000_003, 0, bytes.NewReader(nil)),
 		st.Symlink("d/link", "../d-file", 1_000_000_004),
 		st.File("run", 0o755, 5_869_583_999, 1, bytes.NewReader([]byte("x"))),
-		st.Symlink("up", "nowhere", -2_208_988_800),
+		st.Symlink("up", "nowhere", -2_147_483_648),
 	)
 }
 
@@ -178,7 +178,7 @@ d/empty ---------- 1000000003 ""
 d/link Lrwxrwxrwx 1000000004 -> ../d-file
 d-file -rw-r--r-- -5 "abc"
 run -rwxr-xr-x 5869583999 "x"
-up Lrwxrwxrwx -2208988800 -> nowhere
+up Lrwxrwxrwx -2147483648 -> nowhere
 `
 
 func openSpool(t testing.TB) (string, *Spool) {

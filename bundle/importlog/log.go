@@ -231,13 +231,21 @@ func (l *Log) Head() *Checkpoint { return l.head }
 
 // LogPrepared records that a bundle was made here; seal is its SEAL.json, with or without newlines at its end.
 func (l *Log) LogPrepared(seal []byte, now time.Time) (index int64, err error) {
-	return l.append(&PrepareEntry{Kind: KindPrepare, Seal: trimNewlines(seal), Station: l.station, Time: l.clock(now), Type: entryType})
+	seal = trimNewlines(seal)
+	if _, _, err := parseSeal(seal); err != nil {
+		return 0, fmt.Errorf("prepare entry: %w", err)
+	}
+	return l.append(&PrepareEntry{Kind: KindPrepare, Seal: seal, Station: l.station, Time: l.clock(now), Type: entryType})
 }
 
 // LogBurned records a burnt disc; record is its burn record, an object in canonical JSON, with or without the
 // newline at its end.
 func (l *Log) LogBurned(sealDigest string, record []byte, now time.Time) (index int64, err error) {
-	return l.append(&BurnEntry{Kind: KindBurn, Record: trimNewlines(record), SealDigest: sealDigest, Station: l.station, Time: l.clock(now), Type: entryType})
+	record = trimNewlines(record)
+	if err := canonicalObject(record); err != nil {
+		return 0, fmt.Errorf("burn entry: record: %w", err)
+	}
+	return l.append(&BurnEntry{Kind: KindBurn, Record: record, SealDigest: sealDigest, Station: l.station, Time: l.clock(now), Type: entryType})
 }
 
 // A Refusal is something that was not let in.

@@ -145,7 +145,8 @@ func (st *Staging) leave() {
 	st.in, st.inDir = nil, nil
 }
 
-// setTime sets the modification time of what stands in dir, not of what it points to. The access time is left.
+// setTime sets the modification time of what stands in dir, not of what it points to. The access time is left. A
+// file system stores the nearest time it can: ext4 begins in December 1901.
 func setTime(dir *os.File, name string, mtime int64) error {
 	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: mtime}}
 	if err := unix.UtimesNanoAt(int(dir.Fd()), name, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {

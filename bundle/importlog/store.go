@@ -69,6 +69,13 @@ func (s *store) put(name string, data []byte) (err error) {
 	if err := s.makeDir(path.Dir(name)); err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			// The space is given back; what can't be removed now is replaced at the next try.
+			_ = s.ops.removeAll(newName)
+			err = fmt.Errorf("write %s: %w", name, err)
+		}
+	}()
 	f, err := s.ops.create(newName)
 	if err != nil {
 		return err
@@ -80,15 +87,10 @@ func (s *store) put(name string, data []byte) (err error) {
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
-	if err == nil {
-		err = s.ops.rename(newName, name)
-	}
 	if err != nil {
-		// The space is given back; what can't be removed now is replaced at the next try.
-		_ = s.ops.removeAll(newName)
-		return fmt.Errorf("write %s: %w", name, err)
+		return err
 	}
-	return nil
+	return s.ops.rename(newName, name)
 }
 
 // makeDir makes a directory and those above it, and syncs the entry of each.

@@ -1,0 +1,579 @@
+package importlog
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/iotest"
+
+	"golang.org/x/sys/unix"
+)
+
+func names(t *testing.T, dir string) string {
+	t.Helper()
+	list, err := os.ReadDir(dir)
+	check(t, err)
+	var s []string
+	for _, d := range list {
+		s = append(s, d.Name())
+	}
+	return strings.Join(s, " ")
+}
+
+// A whole import: what is released is exactly the tree, modes and times included, and the log says so.
+func TestImport(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	state, l := newLog(t, 2)
+	dir, sp := openSpool(t)
+	b := testBundle("tools", 1, [32]byte{})
+	p, r, err := importOne(t.Context(), l, sp, b, AcceptOptions{Now: when})
+	check(t, err)
+	if want := "tools/1-" + r.BundleID; p != want {
+		t.Errorf("released as %s", p)
+	}
+	if got := list(t, filepath.Join(dir, p)); got != someTree {
+		t.Errorf("released:\n%s", got)
+	}
+	if got := names(t, dir) + ", " + names(t, filepath.Join(dir, incoming)); got != ".incoming tools, " {
+		t.Errorf("spool: %s", got)
+	}
+	_, verifier := testKey(t, "north", 1)
+	s, err := VerifyReceipt(r.JSON(), verifier)
+	if err != nil || s.Index != 2 || s.Signers[0].Holder != "ann" || s.SealDigest != hex.EncodeToString(b.digest[:]) {
+		t.Errorf("receipt: %+v, %v", s, err)
+	}
+	var kinds []string
+	for e, err := range l.Entries(t.Context(), 2) {
+		check(t, err)
+		kinds = append(kinds, e.Kind)
+	}
+	if got := strings.Join(kinds, " "); got != "accept release" {
+		t.Errorf("entries: %s", got)
+	}
+	_, _, err = importOne(t.Context(), l, sp, b, AcceptOptions{Now: when})
+	if codeOf(err) != "already-imported" || names(t, filepath.Join(dir, incoming)) != "" {
+		t.Errorf("a second import: %v", err)
+	}
+	// The next one, with a gap that somebody explains.
+	gap := testBundle("tools", 3, b.digest)
+	if _, _, err := importOne(t.Context(), l, sp, gap, AcceptOptions{Now: when, GapReason: "lost disc"}); codeOf(err) != "gap" {
+		t.Errorf("gap: %v", err)
+	}
+	gap.policy.Gaps = "reason"
+	_, r, err = importOne(t.Context(), l, sp, gap, AcceptOptions{Now: when, GapReason: "lost\x1b disc"})
+	if err != nil || r.GapReason != `lost\x1b disc` {
+		t.Errorf("gap with a reason: %v", err)
+	}
+	check(t, l.Close())
+	l = reopen(t, state)
+	if c, err := l.Channel("tools"); err != nil || c.LastSequence != 3 || !c.Released {
+		t.Errorf("channel %+v, %v", c, err)
+	}
+}
+
+// An import by somebody who isn't root, of a payload with directories that he may not write to.
+func TestImportUnprivileged(t *testing.T) {
+	if os.Geteuid() != 0 {
+		unprivileged(t)
+		return
+	}
+	if os.Getenv("IMPORTLOG_UNPRIVILEGED") != "" {
+		t.Fatal("still root")
+	}
+	// As root, nothing of it would be tested: the test runs itself as nobody.
+	exe, err := os.Executable()
+	check(t, err)
+	program, err := os.ReadFile(exe)
+	check(t, err)
+	dir := t.TempDir()
+	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		check(t, os.Chmod(d, 0o755))
+	}
+	check(t, os.WriteFile(filepath.Join(dir, "test"), program, 0o755))
+	check(t, os.Mkdir(filepath.Join(dir, "tmp"), 0o777))
+	check(t, os.Chmod(filepath.Join(dir, "tmp"), 0o777))
+	cmd := exec.Command(filepath.Join(dir, "test"), "-test.run=^TestImportUnprivileged$", "-test.v")
+	cmd.Dir = dir
+	cmd.Env = []string{"IMPORTLOG_UNPRIVILEGED=1", "TMPDIR=" + filepath.Join(dir, "tmp")}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("--- PASS: TestImportUnprivileged")) {
+		t.Errorf("as nobody: %v\n%s", err, out)
+	}
+}
+
+func unprivileged(t *testing.T) {
+	_, l := newLog(t, 0)
+	dir, sp := openSpool(t)
+	b := testBundle("tools", 1, [32]byte{})
+
+	// A crash after finishing leaves directories that can't be emptied as they are.
+	check(t, stageSome(t, sp, b.digest).finish())
+	sp.open = map[string]bool{}
+	p, _, err := importOne(t.Context(), l, sp, b, AcceptOptions{Now: when})
+	check(t, err)
+	if got := names(t, filepath.Join(dir, incoming)); got != "" {
+		t.Errorf("left over: %s", got)
+	}
+	info, err := os.Stat(filepath.Join(dir, p))
+	if err != nil || info.Mode().Perm() != 0o555 || info.ModTime().Unix() != 1_000_000_000 {
+		t.Errorf("released root: %v, %v", info, err)
+	}
+	st := stageSome(t, sp, [32]byte{9})
+	check(t, st.finish())
+	check(t, st.Discard())
+	if got := names(t, filepath.Join(dir, incoming)); got != "" {
+		t.Errorf("not discarded: %s", got)
+	}
+	// A crash between the rename and its entry.
+	c := testBundle("tools", 2, b.digest)
+	st = stageSome(t, sp, c.digest)
+	r, err := accept(t.Context(), l, c, st, AcceptOptions{Now: when})
+	check(t, err)
+	check(t, st.move(l.state.accepted[r.SealDigest].path))
+	p, _, err = importOne(t.Context(), l, sp, c, AcceptOptions{Now: when})
+	check(t, err)
+	if info, err := os.Stat(filepath.Join(dir, p)); err != nil || info.Mode().Perm() != 0o555 {
+		t.Errorf("released root: %v, %v", info, err)
+	}
+}
+
+// T13: no file outside the spool, whatever the entries say.
+func TestStagingStaysInside(t *testing.T) {
+	dir, sp := openSpool(t)
+	check(t, os.WriteFile(filepath.Join(dir, "outside"), []byte("safe"), 0o644))
+	for _, name := range []string{"../../outside", "/etc/x", "d/../../../outside", "a\x00b", "", "d//x", "d/.", "./x", "..", "nowhere/x", "f/x", "a\xff"} {
+		for what, put := range map[string]func(*Staging) error{
+			"dir":     func(st *Staging) error { return st.Dir(name, 0o755, 0) },
+			"file":    func(st *Staging) error { return st.File(name, 0o644, 0, 1, strings.NewReader("x")) },
+			"symlink": func(st *Staging) error { return st.Symlink(name, "x", 0) },
+		} {
+			st, err := sp.Stage([32]byte{1})
+			check(t, err)
+			check(t, errors.Join(st.Dir(".", 0o755, 0), st.Dir("d", 0o755, 0), st.File("f", 0o644, 0, 0, strings.NewReader(""))))
+			if err := put(st); err == nil {
+				t.Errorf("%s %q was staged", what, name)
+			}
+			if err := st.finish(); err == nil {
+				t.Errorf("%s %q: finished after a failure", what, name)
+			}
+			check(t, st.Discard())
+		}
+	}
+	// T18: a symlink, then something under its name, or through it.
+	for what, put := range map[string]func(*Staging) error{
+		"dir over it":      func(st *Staging) error { return st.Dir("l", 0o755, 0) },
+		"file over it":     func(st *Staging) error { return st.File("l", 0o644, 0, 1, strings.NewReader("x")) },
+		"file through it":  func(st *Staging) error { return st.File("l/outside", 0o644, 0, 1, strings.NewReader("x")) },
+		"file over a file": func(st *Staging) error { return st.File("f", 0o644, 0, 1, strings.NewReader("x")) },
+		"dangling":         func(st *Staging) error { return st.File("m", 0o644, 0, 1, strings.NewReader("x")) },
+	} {
+		st, err := sp.Stage([32]byte{1})
+		check(t, err)
+		check(t, errors.Join(st.Dir(".", 0o755, 0), st.File("f", 0o644, 0, 0, strings.NewReader("")), st.Symlink("l", "../..", 0), st.Symlink("m", "../../new", 0)))
+		if err := put(st); err == nil {
+			t.Errorf("%s: staged", what)
+		}
+		check(t, st.Discard())
+	}
+	if got := names(t, dir) + ", " + names(t, filepath.Join(dir, incoming)); got != ".incoming outside, " {
+		t.Errorf("spool: %s", got)
+	}
+	if data, err := os.ReadFile(filepath.Join(dir, "outside")); err != nil || string(data) != "safe" {
+		t.Errorf("outside: %q, %v", data, err)
+	}
+}
+
+func TestStagingRules(t *testing.T) {
+	_, sp := openSpool(t)
+	for what, put := range map[string]func(*Staging) error{
+		"short file":    func(st *Staging) error { return st.File("f", 0o644, 0, 4, strings.NewReader("abc")) },
+		"long file":     func(st *Staging) error { return st.File("f", 0o644, 0, 2, strings.NewReader("abc")) },
+		"negative size": func(st *Staging) error { return st.File("f", 0o644, 0, -1, strings.NewReader("")) },
+		"read error": func(st *Staging) error {
+			return st.File("f", 0o644, 0, 4, io.MultiReader(strings.NewReader("ab"), iotest.ErrReader(errors.New("bad sector"))))
+		},
+		"setuid":           func(st *Staging) error { return st.File("f", 0o755|fs.ModeSetuid, 0, 0, strings.NewReader("")) },
+		"sticky directory": func(st *Staging) error { return st.Dir("d", 0o755|fs.ModeSticky, 0) },
+	} {
+		st, err := sp.Stage([32]byte{1})
+		check(t, err)
+		check(t, st.Dir(".", 0o755, 0))
+		if err := put(st); err == nil {
+			t.Errorf("%s: staged", what)
+		}
+		if err := st.Dir("later", 0o755, 0); err == nil {
+			t.Errorf("%s: went on", what)
+		}
+		check(t, st.Discard())
+		check(t, st.Discard())
+		if err := st.Dir("later", 0o755, 0); err == nil {
+			t.Errorf("%s: staged after Discard", what)
+		}
+	}
+	st, err := sp.Stage([32]byte{1})
+	check(t, err)
+	if err := st.finish(); err == nil {
+		t.Error("finished without a root")
+	}
+	check(t, st.Discard())
+	st, err = sp.Stage([32]byte{1})
+	check(t, err)
+	if _, err := sp.Stage([32]byte{1}); err == nil {
+		t.Error("the same bundle staged twice")
+	}
+	other, err := sp.Stage([32]byte{2})
+	check(t, err)
+	check(t, errors.Join(putSome(st), st.finish(), other.Discard()))
+	if err := st.File("x", 0o644, 0, 0, strings.NewReader("")); err == nil {
+		t.Error("staged after finishing")
+	}
+	check(t, st.Discard())
+}
+
+func TestOpenSpool(t *testing.T) {
+	dir, sp := openSpool(t)
+	if _, err := OpenSpool(dir); !errors.Is(err, ErrLocked) {
+		t.Errorf("a second OpenSpool: %v", err)
+	}
+	// C5 and C8: what crashed runs left is removed, what isn't ours stays.
+	for _, name := range []string{strings.Repeat("ab", 32), "mine"} {
+		check(t, os.MkdirAll(filepath.Join(dir, incoming, name, "d"), 0o755))
+		check(t, os.WriteFile(filepath.Join(dir, incoming, name, "d/f"), []byte("x"), 0o400))
+	}
+	st, err := sp.Stage([32]byte{3})
+	check(t, err)
+	if got := names(t, filepath.Join(dir, incoming)); got != hex.EncodeToString(append([]byte{3}, make([]byte, 31)...))+" mine" {
+		t.Errorf("incoming: %s", got)
+	}
+	check(t, st.Discard())
+
+	if _, err := OpenSpool(filepath.Join(dir, "nowhere")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no spool: %v", err)
+	}
+	elsewhere := t.TempDir()
+	check(t, os.Symlink(dir, filepath.Join(elsewhere, incoming)))
+	if _, err := OpenSpool(elsewhere); err == nil {
+		t.Error(".incoming is a symlink out of the spool")
+	}
+}
+
+// Each place where a release can break off: importing again finishes it, and finishes it once (C1, C7).
+func TestCrashWindows(t *testing.T) {
+	windows := []struct {
+		what     string
+		accepted bool // the accept entry was durable before
+		run      func(l *Log, sp *Spool, b imported) error
+	}{
+		{"while staging", false, func(_ *Log, sp *Spool, b imported) error {
+			st, err := sp.Stage(b.digest)
+			return errors.Join(err, st.Dir(".", 0o755, 0), st.File("half", 0o600, 0, 1, strings.NewReader("x")))
+		}},
+		{"staged", false, func(_ *Log, sp *Spool, b imported) error {
+			st, err := sp.Stage(b.digest)
+			return errors.Join(err, putSome(st), st.finish())
+		}},
+		{"accepted", true, func(l *Log, sp *Spool, b imported) error {
+			st, err := sp.Stage(b.digest)
+			if err := errors.Join(err, putSome(st)); err != nil {
+				return err
+			}
+			_, err = accept(t.Context(), l, b, st, AcceptOptions{Now: when})
+			return err
+		}},
+		{"renamed", true, func(l *Log, sp *Spool, b imported) error {
+			st, err := sp.Stage(b.digest)
+			if err := errors.Join(err, putSome(st)); err != nil {
+				return err
+			}
+			r, err := accept(t.Context(), l, b, st, AcceptOptions{Now: when})
+			if err != nil {
+				return err
+			}
+			return st.move(l.state.accepted[r.SealDigest].path)
+		}},
+		{"renamed, and changed by somebody", true, func(l *Log, sp *Spool, b imported) error {
+			st, err := sp.Stage(b.digest)
+			if err := errors.Join(err, st.Dir(".", 0o500, 0), st.File("evil", 0o755, 0, 1, strings.NewReader("x"))); err != nil {
+				return err
+			}
+			r, err := accept(t.Context(), l, b, st, AcceptOptions{Now: when})
+			if err != nil {
+				return err
+			}
+			return st.move(l.state.accepted[r.SealDigest].path)
+		}},
+	}
+	for _, w := range windows {
+		state, l := newLog(t, 1)
+		dir, sp := openSpool(t)
+		b := testBundle("tools", 1, [32]byte{})
+		if err := w.run(l, sp, b); err != nil {
+			t.Fatalf("%s: %v", w.what, err)
+		}
+		// The crash.
+		check(t, errors.Join(l.Close(), sp.Close()))
+		l = reopen(t, state)
+		sp, err := OpenSpool(dir)
+		check(t, err)
+		c, err := l.Channel("tools")
+		if err != nil || (c.LastSequence == 1) != w.accepted || c.Released {
+			t.Errorf("%s: channel %+v, %v", w.what, c, err)
+		}
+		// No window for a rollback: with the entry the channel has moved on, though nothing is released yet.
+		if err := l.CheckFresh(Candidate{"tools", 0, "", strings.Repeat("ab", 32), 1}, b.policy, when, ""); (codeOf(err) == "sequence-reused") != w.accepted {
+			t.Errorf("%s: another first bundle: %v", w.what, err)
+		}
+		p, r, err := importOne(t.Context(), l, sp, b, AcceptOptions{Now: when})
+		if err != nil || r.Index != 1 {
+			t.Fatalf("%s: import again: %v", w.what, err)
+		}
+		if got := list(t, filepath.Join(dir, p)); got != someTree {
+			t.Errorf("%s: released:\n%s", w.what, got)
+		}
+		if l.Head().Tree.N != 3 || names(t, filepath.Join(dir, incoming)) != "" || names(t, filepath.Join(dir, "tools")) != filepath.Base(p) {
+			t.Errorf("%s: %d entries, incoming %q", w.what, l.Head().Tree.N, names(t, filepath.Join(dir, incoming)))
+		}
+		if _, _, err := importOne(t.Context(), l, sp, b, AcceptOptions{Now: when}); codeOf(err) != "already-imported" {
+			t.Errorf("%s: a third time: %v", w.what, err)
+		}
+		check(t, sp.Close())
+	}
+}
+
+// A fault at every step of a release, before and after its effect, then a second run.
+func TestReleaseFaults(t *testing.T) {
+	steps := 0
+	for _, after := range []bool{false, true} {
+		for at := 0; ; at++ {
+			state, l := newLog(t, 1)
+			dir, sp := openSpool(t)
+			b := testBundle("tools", 1, [32]byte{})
+			n := 0
+			fault := func(op func() error) error {
+				if n++; n-1 != at {
+					return op()
+				}
+				if after {
+					check(t, op())
+				}
+				return syscall.EIO
+			}
+			real := sp.ops
+			sp.ops = spoolOps{
+				syncfs: func(fd int) error { return fault(func() error { return real.syncfs(fd) }) },
+				fsync:  func(f *os.File) error { return fault(func() error { return real.fsync(f) }) },
+				rename: func(a int, from string, b int, to string, flags uint) error {
+					return fault(func() error { return real.rename(a, from, b, to, flags) })
+				},
+			}
+			_, _, err := importOne(t.Context(), l, sp, b, AcceptOptions{Now: when})
+			if err == nil {
+				if at < 8 {
+					t.Errorf("only %d places for a fault", at)
+				}
+				break
+			}
+			steps++
+			if !errors.Is(err, syscall.EIO) {
+				t.Fatalf("step %d: %v", at, err)
+			}
+			if left := names(t, filepath.Join(dir, incoming)); left != "" {
+				t.Errorf("step %d: space not given back: %s", at, left)
+			}
+			// Nothing is visible in the spool that the log doesn't have.
+			if c, err := l.Channel("tools"); err != nil || c.Released || c.LastSequence == 0 && names(t, dir) != incoming {
+				t.Errorf("step %d: channel %+v, spool %s, %v", at, c, names(t, dir), err)
+			}
+			check(t, errors.Join(l.Close(), sp.Close()))
+			l = reopen(t, state)
+			sp, err = OpenSpool(dir)
+			check(t, err)
+			p, _, err := importOne(t.Context(), l, sp, b, AcceptOptions{Now: when})
+			check(t, err)
+			if got := list(t, filepath.Join(dir, p)); got != someTree {
+				t.Errorf("step %d: released:\n%s", at, got)
+			}
+			check(t, sp.Close())
+		}
+	}
+	t.Logf("%d faults", steps)
+}
+
+// A fault at every operation of the log during an import: what is visible in the spool is in the log.
+func TestImportLogFaults(t *testing.T) {
+	signer, verifier := testKey(t, "north", 1)
+	for _, after := range []bool{false, true} {
+		for at := 0; ; at++ {
+			state, l := newLog(t, 0)
+			check(t, l.Close())
+			dir, sp := openSpool(t)
+			b := testBundle("tools", 1, [32]byte{})
+			n := -1 << 30
+			f := faultyOps{n: &n, at: at, after: after, err: syscall.ENOSPC}
+			l, err := open(t.Context(), state, signer, verifier, false, func(ops fileOps) fileOps {
+				f.fileOps = ops
+				return f
+			})
+			check(t, err)
+			n = 0
+			_, _, err = importOne(t.Context(), l, sp, b, AcceptOptions{Now: when})
+			check(t, l.Close())
+			if err == nil {
+				break
+			}
+			l = reopen(t, state)
+			c, cerr := l.Channel("tools")
+			check(t, cerr)
+			if _, err := os.Lstat(filepath.Join(dir, "tools")); err == nil && c.LastSequence != 1 {
+				t.Errorf("fault %d: released, and not in the log", at)
+			}
+			p, _, err := importOne(t.Context(), l, sp, b, AcceptOptions{Now: when})
+			if c.Released {
+				if codeOf(err) != "already-imported" {
+					t.Errorf("fault %d: %v", at, err)
+				}
+			} else if err != nil || list(t, filepath.Join(dir, p)) != someTree {
+				t.Errorf("fault %d: import again: %v", at, err)
+			}
+			check(t, errors.Join(l.Close(), sp.Close()))
+		}
+	}
+}
+
+// What stands in the way is never released over, and what doesn't belong together isn't accepted.
+func TestAcceptRefuses(t *testing.T) {
+	_, l := newLog(t, 0)
+	dir, sp := openSpool(t)
+	b := testBundle("tools", 1, [32]byte{})
+	stage := func(digest [32]byte) *Staging { return stageSome(t, sp, digest) }
+
+	// A staging of another bundle.
+	st := stage([32]byte{7})
+	if _, err := accept(t.Context(), l, b, st, AcceptOptions{Now: when}); err == nil {
+		t.Error("accepted with another bundle's staging")
+	}
+	check(t, st.Discard())
+	// A seal that isn't the one whose digest was verified.
+	st = stage(b.digest)
+	other := b
+	other.seal, _ = testSeal("tools", 2, "", "y")
+	if _, err := accept(t.Context(), l, other, st, AcceptOptions{Now: when}); err == nil {
+		t.Error("accepted with another seal")
+	}
+	check(t, st.Discard())
+	// Something that the log knows nothing of stands in its place.
+	seal, _, err := parseSeal(b.seal)
+	check(t, err)
+	foreign := filepath.Join(dir, seal.releasePath())
+	check(t, os.MkdirAll(foreign, 0o755))
+	check(t, os.WriteFile(filepath.Join(foreign, "precious"), nil, 0o644))
+	st = stage(b.digest)
+	if _, err := accept(t.Context(), l, b, st, AcceptOptions{Now: when}); err == nil || l.Head().Tree.N != 0 {
+		t.Errorf("accepted over a foreign directory: %v", err)
+	}
+	check(t, st.Discard())
+	if _, err := os.Lstat(filepath.Join(foreign, "precious")); err != nil {
+		t.Error(err)
+	}
+	check(t, os.RemoveAll(filepath.Join(dir, "tools")))
+	// A channel's folder that leads elsewhere.
+	elsewhere := t.TempDir()
+	check(t, os.Symlink(elsewhere, filepath.Join(dir, "tools")))
+	if _, _, err := importOne(t.Context(), l, sp, b, AcceptOptions{Now: when}); err == nil || names(t, elsewhere) != "" {
+		t.Errorf("released through a symlink: %v", err)
+	}
+	check(t, os.Remove(filepath.Join(dir, "tools")))
+
+	// A receipt releases its own bundle, once.
+	if l.state.accepted[hex.EncodeToString(b.digest[:])] != nil {
+		t.Fatal("accepted though it could not be released")
+	}
+	st = stage(b.digest)
+	r, err := accept(t.Context(), l, b, st, AcceptOptions{Now: when})
+	check(t, err)
+	wrong := stage([32]byte{7})
+	if _, err := Release(t.Context(), r, wrong, when); err == nil {
+		t.Error("T20: a receipt released another bundle")
+	}
+	check(t, wrong.Discard())
+	p, err := Release(t.Context(), r, st, when)
+	check(t, err)
+	if _, err := Release(t.Context(), r, st, when); err == nil {
+		t.Error("released twice")
+	}
+	st = stage(b.digest)
+	check(t, st.finish())
+	if _, err := Release(t.Context(), r, st, when); codeOf(err) != "already-imported" {
+		t.Errorf("T20: a receipt replayed: %v", err)
+	}
+	check(t, st.Discard())
+	if got := list(t, filepath.Join(dir, p)); got != someTree {
+		t.Errorf("released:\n%s", got)
+	}
+}
+
+// A write that the kernel refuses in the middle of a file: a clean error, and the space is given back.
+func TestWriteFails(t *testing.T) {
+	var before, limit syscall.Rlimit
+	check(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &before))
+	limit = before
+	limit.Cur = 1 << 20
+	dir, sp := openSpool(t)
+	st, err := sp.Stage([32]byte{1})
+	check(t, err)
+	check(t, st.Dir(".", 0o755, 0))
+	// No more than a mebibyte can be written to one file; the signal that comes with it is Go's to ignore.
+	check(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit))
+	err = st.File("f", 0o644, 0, 3<<20, io.LimitReader(zeros{}, 3<<20))
+	check(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &before))
+	if !errors.Is(err, unix.EFBIG) {
+		t.Errorf("got %v", err)
+	}
+	check(t, st.Discard())
+	if got := names(t, filepath.Join(dir, incoming)); got != "" {
+		t.Errorf("left over: %s", got)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
+}
+
+// Many files in many folders, and deep ones.
+func TestStagingMany(t *testing.T) {
+	dir, sp := openSpool(t)
+	st, err := sp.Stage([32]byte{1})
+	check(t, err)
+	check(t, st.Dir(".", 0o755, 0))
+	deep := "d"
+	for range 64 {
+		check(t, st.Dir(deep, 0o755, 7))
+		deep += "/d"
+	}
+	for i := range 40 {
+		d := fmt.Sprintf("e%02d", i)
+		check(t, st.Dir(d, 0o755, int64(i)))
+		for j := range 50 {
+			check(t, st.File(fmt.Sprintf("%s/%02d", d, j), 0o640, int64(j), 5, strings.NewReader("hello")))
+		}
+	}
+	check(t, st.finish())
+	got := list(t, filepath.Join(dir, incoming, st.name))
+	if n := strings.Count(got, "\n"); n != 1+64+40*51 || !strings.Contains(got, "e39 drwxr-xr-x 39\ne39/00 -rw-r----- 0 \"hello\"\n") {
+		t.Errorf("%d lines:\n%.2000s", n, got)
+	}
+	check(t, st.Discard())
+}
