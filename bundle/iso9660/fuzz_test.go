@@ -10,60 +10,89 @@ import (
 	"testing"
 )
 
-// FuzzOpen reads whatever it is given, in every view: no panic, no hang, names that are valid only, and never more than there is.
+// FuzzOpen reads whatever it is given, in every view: no panic, no hang, names that are valid only, and never more files than there is room for. Its input is an image, or, when it is shorter than any, changes to one that is good.
 func FuzzOpen(f *testing.F) {
 	small := newTree()
 	small.dir("a")
 	small.file("a/"+strings.Repeat("n", 200), "x")
 	small.link("l", "a/b/c")
-	f.Add(small.image(f))
-	f.Add(hostileTree().image(f))
-	seedForeign(f)
+	bases := [][]byte{small.image(f), hostileTree().image(f), foreignImage(f, "-R"), foreignImage(f, "-J")}
+	for i := range bases {
+		f.Add([]byte{byte(i)})
+		f.Add([]byte{byte(i), 0, 0, 0x9C, 40, 1, 2, 0, 0x90, 17, 2, 0, 0xA0, 9})
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) == 0 {
+			return
+		}
+		if len(b) < (descriptorLBA+2)*BlockSize {
+			b = applyChanges(bytes.Clone(bases[int(b[0])%len(bases)]), b[1:])
+		}
 		for _, view := range []View{ViewAuto, ViewJoliet, ViewISO9660} {
-			fsys, err := OpenView(memImage(b), int64(len(b)), view)
-			if err != nil {
-				continue
+			if fsys, err := OpenView(memImage(b), int64(len(b)), view); err == nil {
+				readAll(t, fsys, len(b))
 			}
-			n := 0
-			fs.WalkDir(fsys, ".", func(path string, d fs.DirEntry, err error) error {
-				if err != nil {
-					return nil
-				}
-				if n++; n > len(b)/minRecord+1 {
-					t.Fatalf("more files than %d bytes can hold", len(b))
-				}
-				if !fs.ValidPath(path) {
-					t.Fatalf("path %q", path)
-				}
-				if d.Type().IsRegular() && n < 100 {
-					r, err := fsys.Open(path)
-					if err != nil {
-						return nil
-					}
-					r.Read(make([]byte, 5000))
-					r.Close()
-				}
-				return nil
-			})
 		}
 		Strict(t.Context(), memImage(b), int64(len(b)))
 	})
 }
 
-// seedForeign adds a relocated tree with Joliet, with nothing between the structures that matter.
-func seedForeign(f *testing.F) {
+func readAll(t *testing.T, fsys *FS, size int) {
+	n := 0
+	fs.WalkDir(fsys, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil
+		}
+		if n++; n > size/minRecord+1 {
+			t.Fatalf("more files than %d bytes can hold", size)
+		}
+		if !fs.ValidPath(path) {
+			t.Fatalf("path %q", path)
+		}
+		if d.Type().IsRegular() && n < 100 {
+			r, err := fsys.Open(path)
+			if err != nil {
+				return nil
+			}
+			r.Read(make([]byte, 5000))
+			r.Close()
+		}
+		return nil
+	})
+}
+
+// applyChanges changes an image from the descriptors on, by four bytes each time: what to do, where, and with what.
+func applyChanges(image, changes []byte) []byte {
+	b := image[descriptorLBA*BlockSize:]
+	for ; len(changes) >= 4; changes = changes[4:] {
+		at := (int(changes[1])<<8 | int(changes[2])) % (len(b) - 16)
+		switch v := changes[3]; changes[0] % 4 {
+		case 0:
+			b[at] = v
+		case 1:
+			put733(b[at:], uint32(v))
+		case 2: // the next system use entry or record field from somewhere else
+			copy(b[at:at+16], b[int(v)*(len(b)-16)/256:])
+		case 3:
+			b[at] ^= 1 << (v % 8)
+		}
+	}
+	return image
+}
+
+// foreignImage is a relocated tree of genisoimage's.
+func foreignImage(f *testing.F, view string) []byte {
 	dir := f.TempDir()
 	if err := os.MkdirAll(filepath.Join(dir, "1/2/3/4/5/6/7/8/9"), 0o755); err != nil {
 		f.Fatal(err)
 	}
 	image := filepath.Join(f.TempDir(), "seed.iso")
-	tool(f, minute, "genisoimage", "-quiet", "-R", "-J", "-no-pad", "-o", image, dir)
+	tool(f, minute, "genisoimage", "-quiet", view, "-no-pad", "-o", image, dir)
 	b, err := os.ReadFile(image)
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(b)
+	return b
 }
 
 // FuzzLayout lays out arbitrary entries: an error, or an image that our reader reads back the same and that Strict accepts.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -205,6 +206,42 @@ func TestHostile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestContinuationBomb has many records that share one large continuation area: what is read is bounded by what the volume can hold.
+func TestContinuationBomb(t *testing.T) {
+	t.Parallel()
+	tr := newTree()
+	for i := range 50 {
+		tr.file(fmt.Sprintf("%02d-", i)+strings.Repeat("n", 200), "")
+	}
+	tr.file("zz", strings.Repeat("XX\x04\x01", 10000))
+	g := forge(t, tr.image(t))
+	for _, e := range tr.entries[1:51] {
+		rec := g.record(e.Path)
+		g.entry(rec, "NM")[4] = 0
+		ce := g.entry(rec, "CE\x1c")
+		put733(ce[4:], uint32(g.lba("zz")))
+		put733(ce[12:], 0)
+		put733(ce[20:], 4000)
+	}
+	if err := walkError(g.b); err != nil {
+		t.Errorf("one area of 4,000 bytes for 50 records: %v", err)
+	}
+	for _, e := range tr.entries[1:51] {
+		put733(g.entry(g.record(e.Path), "CE\x1c")[20:], 40000)
+	}
+	wantFormatError(t, walkError(g.b), "more than the volume can hold")
+}
+
+// TestEntryLimit reads an image when nearly as many entries as are allowed were read before.
+func TestEntryLimit(t *testing.T) {
+	t.Parallel()
+	image := hostileTree().image(t)
+	f := openImage(t, image)
+	f.count = MaxEntries - 3
+	_, err := f.ReadDir(".")
+	wantFormatError(t, err, "more than 4000003 entries")
 }
 
 // childLink turns a file's record into one that CL says is a relocated directory.
@@ -434,14 +471,21 @@ func TestLinksStayInside(t *testing.T) {
 	tr.link("loop2", "loop1")
 	tr.link("through", "d/file/x")
 	tr.link("out", "d/xx")
+	tr.link("abs", "d/xx")
 	g := forge(t, tr.image(t))
 	sl := g.entry(g.record("out"), "SL")
 	copy(sl[5:], []byte{slParent, 0, slParent, 0})
 	sl[2] = 9
+	sl = g.entry(g.record("abs"), "SL")
+	copy(sl[5:], []byte{slRoot, 0, 0, 1, 'd'})
+	sl[2] = 10
+	if target, err := openImage(t, g.b).ReadLink("abs"); err != nil || target != "/d" {
+		t.Errorf("abs leads to %q, %v", target, err)
+	}
 	if b, err := fs.ReadFile(openImage(t, g.b), "d/ok"); err != nil || string(b) != "inside" {
 		t.Errorf("%q, %v", b, err)
 	}
-	for _, name := range []string{"loop1", "through", "out"} {
+	for _, name := range []string{"loop1", "through", "out", "abs"} {
 		if _, err := openImage(t, g.b).Open(name); err == nil {
 			t.Errorf("%s can be opened", name)
 		}
