@@ -18,8 +18,9 @@ const (
 	maxPathBytes   = 4_096
 	maxDepth       = 64
 	maxFileBytes   = 429_496_524_800
-	maxTargetBytes = 1_024
+	maxTargetBytes = 1_023
 	maxTargetPart  = 248
+	maxTargetDots  = 100
 	minTime        = -2_208_988_800
 	maxTime        = 5_869_583_999
 
@@ -58,7 +59,7 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// A Checker inspects a tree entry by entry. Memory is linear in the number of directories, symlinks and
+// A Checker inspects a tree entry by entry. Memory is linear in the number of directories and
 // findings, and in the largest directories on the way.
 type Checker struct {
 	limits  Limits
@@ -66,10 +67,8 @@ type Checker struct {
 	report  Report
 	counts  map[string]int64
 	entries int64
-	dirs    map[string]int32 // path of each directory so far, to its index in nodes
-	nodes   []node
-	open    []openDir // the directories whose children may still come, each inside the one before
-	names   map[nodeName]int32
+	dirs    map[string]struct{} // the paths of the directories so far
+	open    []openDir           // the directories whose children may still come, each inside the one before
 }
 
 // An openDir holds what the children of one directory are called so far, by the keys of foldName.
@@ -91,8 +90,7 @@ func NewChecker(limits Limits) *Checker {
 		fold:   cases.Fold(),
 		report: Report{Findings: []Finding{}, refused: map[string]bool{}},
 		counts: map[string]int64{},
-		dirs:   map[string]int32{},
-		names:  map[nodeName]int32{},
+		dirs:   map[string]struct{}{},
 	}
 }
 
@@ -118,14 +116,12 @@ func (c *Checker) Entry(path string, mode fs.FileMode, size int64, target string
 			c.find(".", CodeLimit, "more than %d directories", c.limits.Directories)
 		}
 		if c.report.Directories <= c.limits.Directories {
-			c.dirs[path] = c.addNode(path, "")
+			c.dirs[path] = struct{}{}
 		}
 	case fs.ModeSymlink:
 		c.report.Symlinks++
 		if p := targetProblem(path, target); p != "" {
 			c.find(path, CodeBadLink, "%s", p)
-		} else {
-			c.addNode(path, target)
 		}
 	case 0:
 		c.report.Files++
@@ -144,10 +140,8 @@ func (c *Checker) MTime(path string, seconds int64) {
 	}
 }
 
-// Report closes the inspection: what links reach through other links is known only now. The Checker is as new
-// afterwards.
+// Report closes the inspection. The Checker is as new afterwards.
 func (c *Checker) Report() *Report {
-	c.climbingLinks()
 	for _, code := range slices.Sorted(maps.Keys(c.counts)) {
 		c.report.ByCode = append(c.report.ByCode, CodeCount{code, c.counts[code]})
 	}

@@ -278,7 +278,7 @@ func TestLinks(t *testing.T) {
 		"parent of the root":   {link("x", "..")},
 		"out and in again":     {link("x", "../root/a")},
 		"out from below":       {link("d/e/x", "../../../a")},
-		"out at the end":       {link("d/e/x", "../e/../../..")},
+		"out at the end":       {link("d/e/x", "../.././../..")},
 		"empty":                {link("x", "")},
 		"doubled separator":    {link("x", "d//e")},
 		"trailing separator":   {link("x", "d/")},
@@ -286,7 +286,7 @@ func TestLinks(t *testing.T) {
 		"not UTF-8":            {link("x", "a\xff")},
 		"escape":               {link("x", "a\x1bb")},
 		"long part":            {link("x", strings.Repeat("n", 249))},
-		"long":                 {link("x", strings.Repeat("d/", 512)+"d")},
+		"long":                 {link("x", strings.Repeat("d/", 511)+"dd")},
 		"through another link": {link("d/e/s", "../.."), link("d/x", "e/s/..")},
 		"through two links":    {link("d/e/s", "t"), link("d/e/t", "../.."), link("d/x", "e/s/../a")},
 		"through one above":    {link("a", "d/e/s/../d"), link("d/e/s", "../..")},
@@ -303,31 +303,16 @@ func TestLinks(t *testing.T) {
 		}
 	}
 	// Each rule by itself: what one lets pass, another would refuse with other words.
-	for target, want := range map[string]string{"/d": "absolute", "../x": "leaves the tree:", "d/../..": "leaves the tree:", "d/./../../x": "leaves the tree:"} {
+	for target, want := range map[string]string{"/d": "absolute", "../x": "leaves the tree:", "./../x": "leaves the tree:", "d/..": "steps up behind", "d/./../x": "steps up behind", strings.Repeat("./", 101) + "d": "a target with more than"} {
 		if got := targetProblem("x", target); !strings.HasPrefix(got, want) {
 			t.Errorf("target %q: %q, want %q", target, got, want)
 		}
 	}
-	r := check(Limits{}, dir("d"), dir("d/e"), file("f"), link("l1", "f"), link("l2", "l1"), link("l3", "l3"), link("l4", "l5/x/.."), link("l5", "l4/.."), link("l6", "missing/../f"),
-		link("l7", "f/../f"), link("l8", "."), link("l9", "d/e/../../d"), link("la", "./d"), link("d/e/up", "../.."), link("d/e/b", "up/d/e/up/f"), link("d/e/a", "../../f"),
+	r := check(Limits{}, dir("d"), dir("d/e"), file("f"), link("l1", "f"), link("l2", "l1"), link("l3", "l3"), link("l4", "l5/x"), link("l5", "l4"), link("l6", "missing/f"),
+		link("l8", "."), link("l9", strings.Repeat("./", 100)+"d"), link("la", "./d"), link("d/e/up", "../.."), link("d/e/b", "up/d/e/up/f"), link("d/e/a", "../../f"),
 		link("lb", strings.Repeat("n", 248)), link("lc", "l8/l8/d/e/up/d"))
 	if r.Err() != nil {
 		t.Errorf("good links: %v", r.Findings)
-	}
-	// A long chain: neither the stack nor the time may grow with it faster than the tree.
-	const n = 200_000
-	chain := []entry{dir("d"), link("d/s", "..")}
-	for i := range n {
-		target := "d/s/."
-		if i > 0 {
-			target = fmt.Sprintf("l%07d/.", n-i)
-		}
-		chain = append(chain, link(fmt.Sprintf("l%07d", n-1-i), target))
-	}
-	slices.Reverse(chain[2:])
-	chain = append(chain, link("x", "l0000000/.."))
-	if got := found(check(Limits{}, chain...)); !slices.Equal(got, []string{"x " + CodeBadLink}) {
-		t.Errorf("chain: got %.200q", got)
 	}
 }
 
