@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -40,8 +42,8 @@ type burnResult struct {
 func (r *burnResult) text(w io.Writer) {
 	rec := r.Record
 	fmt.Fprintf(w, "drive        %s %s, serial %s\n", printable(rec.Drive.Vendor), printable(rec.Drive.Product), printable(rec.Drive.Serial))
-	fmt.Fprintf(w, "disc         number %d, %s, %s, id %s\n", rec.DiscNumber, printable(rec.Medium.Type), printable(rec.Medium.ID), printable(rec.Medium.UniqueID))
-	fmt.Fprintf(w, "image        %s, SHA-256 %s\n", bytesText(int64(rec.ImageBlocks)*bundle.BlockSize), rec.ImageSHA256)
+	fmt.Fprintf(w, "disc         number %d, %s, %s, id %s\n", rec.DiscNumber, printable(rec.Medium.Type), printable(rec.Medium.ID), orUnknown(printable(rec.Medium.UniqueID)))
+	fmt.Fprintf(w, "image        %s, SHA-256 %s\n", bytesText(int64(rec.ImageBlocks)*bundle.BlockSize), orUnknown(rec.ImageSHA256))
 	for _, warning := range rec.Warnings {
 		fmt.Fprintf(w, "warning      %s\n", printable(warning))
 	}
@@ -53,9 +55,16 @@ func (r *burnResult) text(w io.Writer) {
 	}
 }
 
+func orUnknown(s string) string {
+	if s == "" {
+		return "unknown"
+	}
+	return s
+}
+
 func (c *burnCmd) run(e *env) (result, error) {
 	if c.State != "" && c.Trust == "" {
-		return nil, usagef("burn: --state needs --trust")
+		return nil, usagef("--state needs --trust")
 	}
 	src, err := e.openSource(c.File)
 	if err != nil {
@@ -63,11 +72,11 @@ func (c *burnCmd) run(e *env) (result, error) {
 	}
 	defer src.Close()
 	if src.Medium {
-		return nil, usagef("burn: %s is not an image file", c.File)
+		return nil, usagef("%s is not an image file", c.File)
 	}
 	checked, err := c.check(e, src)
 	if err != nil {
-		return nil, err
+		return nil, about(c.File, err)
 	}
 	var log *importlog.Log
 	number := c.Number
@@ -86,7 +95,7 @@ func (c *burnCmd) run(e *env) (result, error) {
 			return nil, err
 		}
 	}
-	drive, err := openDrive(c.Drive)
+	drive, err := newDrive(c.Drive)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +110,8 @@ func (c *burnCmd) run(e *env) (result, error) {
 		},
 	})
 	bar.end()
-	if rec == nil {
+	err = about(c.Drive, err)
+	if rec == nil || !rec.Verified && !rec.Spoiled {
 		return nil, err
 	}
 	if log != nil && (rec.Verified || rec.Spoiled) {
@@ -123,7 +133,7 @@ func (c *burnCmd) check(e *env, src *source) (*bundle.Contents, error) {
 		return nil, err
 	}
 	if len(sigs) == 0 && !c.Unsigned {
-		return nil, usagef("burn: nobody has signed %s, and a burnt disc can't be signed any more: sallyport sign first (or --unsigned)", c.File)
+		return nil, usagef("nobody has signed %s, and a burnt disc can't be signed any more: sallyport sign first (or --unsigned)", c.File)
 	}
 	if c.Trust == "" {
 		return checked, nil
@@ -168,13 +178,34 @@ func openDrive(name string) (*drivesim.Drive, error) {
 	if !ok || dir == "" {
 		return nil, usagef("drive %q: this version burns with sim:DIR, a simulated recorder", name)
 	}
-	return drivesim.Open(dir)
+	drive, err := drivesim.Open(dir)
+	return drive, pathError(err)
+}
+
+// isSimulated tells whether a drive was made in dir before.
+func isSimulated(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, "state.json"))
+	return err == nil
+}
+
+// newDrive opens a recorder to burn with. A simulated one is made only in a directory that is new or empty.
+func newDrive(name string) (*drivesim.Drive, error) {
+	if dir, ok := strings.CutPrefix(name, "sim:"); ok && !isSimulated(dir) {
+		list, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, pathError(err)
+		}
+		if len(list) > 0 {
+			return nil, usagef("%s holds no simulated drive, and other things: name a new directory", dir)
+		}
+	}
+	return openDrive(name)
 }
 
 // openSimulated opens the finished disc in a simulated drive.
 func (e *env) openSimulated(dir string) (*source, error) {
-	if _, err := os.Stat(dir); err != nil {
-		return nil, pathError(err)
+	if !isSimulated(dir) {
+		return nil, usagef("%q holds no simulated drive: sallyport burn --drive sim:DIR makes one", dir)
 	}
 	drive, err := openDrive("sim:" + dir)
 	if err != nil {
@@ -182,7 +213,7 @@ func (e *env) openSimulated(dir string) (*source, error) {
 	}
 	disc, err := burn.OpenDisc(e.ctx, drive, burn.ReadOptions{})
 	if err != nil {
-		return nil, errors.Join(err, drive.Close())
+		return nil, about("sim:"+dir, errors.Join(err, drive.Close()))
 	}
 	return &source{
 		Source: bundle.Source{ReaderAt: disc, Size: disc.Size(), Medium: true},

@@ -50,6 +50,16 @@ type demoTamper struct {
 func (r *demoResult) text(io.Writer) {} // the demo speaks as it goes
 
 func (c *demoCmd) run(e *env) (_ result, err error) {
+	if c.Payload != "" {
+		if err := checkDir(c.Payload); err != nil {
+			return nil, err
+		}
+		if c.Keep != "" {
+			if err := apart("the directory to keep", c.Keep, "the payload", c.Payload); err != nil {
+				return nil, err
+			}
+		}
+	}
 	dir, temporary, err := c.directory()
 	if err != nil {
 		return nil, err
@@ -85,11 +95,11 @@ func (c *demoCmd) directory() (string, bool, error) {
 		return dir, true, err
 	}
 	if err := os.MkdirAll(c.Keep, 0o777); err != nil {
-		return "", false, err
+		return "", false, pathError(err)
 	}
 	names, err := os.ReadDir(c.Keep)
 	if err == nil && len(names) > 0 {
-		err = usagef("demo: %s is not empty; --keep wants a new directory", c.Keep)
+		err = usagef("%s is not empty; --keep wants a new directory", c.Keep)
 	}
 	return c.Keep, false, err
 }

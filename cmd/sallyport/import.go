@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -51,6 +52,11 @@ func (c *importCmd) run(e *env) (_ result, err error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, err := range []error{apart("the spool", c.Spool, "the state directory", c.State), apart("the state directory", c.State, "the spool", c.Spool)} {
+		if err != nil {
+			return nil, err
+		}
+	}
 	if err := c.prepareState(root); err != nil {
 		return nil, err
 	}
@@ -61,12 +67,12 @@ func (c *importCmd) run(e *env) (_ result, err error) {
 	defer st.Close()
 	src, err := e.openSource(c.Source)
 	if err != nil {
-		return nil, st.refused(e, c.Source, err)
+		return nil, about(c.Source, st.refused(e, c.Source, err))
 	}
 	defer src.Close()
 	res, err := c.admit(e, st, src)
 	if err != nil {
-		return nil, st.refused(e, c.Source, err)
+		return nil, about(c.Source, st.refused(e, c.Source, err))
 	}
 	return res, nil
 }
@@ -76,16 +82,24 @@ func (c *importCmd) prepareState(root *trust.Root) error {
 	if c.StationKey == "" {
 		return nil
 	}
-	if _, err := os.Stat(filepath.Join(c.State, stationKeyName)); err == nil {
-		return nil
+	have, err := os.ReadFile(filepath.Join(c.State, stationKeyName))
+	if err != nil {
+		return createState(c.State, c.StationKey, root)
 	}
-	return createState(c.State, c.StationKey, root)
+	given, err := readSmall(c.StationKey)
+	if err == nil && !bytes.Equal(have, given) {
+		err = usagef("%s was made with another key than %s: leave --station-key out, or name another state directory", c.State, c.StationKey)
+	}
+	return err
 }
 
 // admit verifies, stages, logs and releases.
 func (c *importCmd) admit(e *env, st *state, src *source) (_ *importResult, err error) {
 	if err := os.Mkdir(c.Spool, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, pathError(err)
+		return nil, pathError(named("make the spool", c.Spool, err))
+	}
+	if err := checkDir(c.Spool); err != nil {
+		return nil, err
 	}
 	spool, err := importlog.OpenSpool(c.Spool)
 	if err != nil {
@@ -112,7 +126,8 @@ func (c *importCmd) admit(e *env, st *state, src *source) (_ *importResult, err 
 	}
 	path, err := importlog.Release(e.ctx, receipt, sink.staging, e.now())
 	if err != nil {
-		return nil, err
+		done := fmt.Sprintf("logged as accepted in entry %d, and not released (import it again to finish)", receipt.Index)
+		return nil, &unfinishedError{done, err}
 	}
 	sink.staging = nil
 	res, err := verified(v, true)

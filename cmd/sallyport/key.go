@@ -2,11 +2,11 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"golang.org/x/term"
 
@@ -46,12 +46,12 @@ func (r *keyResult) text(w io.Writer) {
 
 func (c *keyGenerateCmd) run(e *env) (result, error) {
 	if c.NoPassword && c.PasswordFile != "" {
-		return nil, usagef("key generate: --no-password and --password-file exclude each other")
+		return nil, usagef("--no-password and --password-file exclude each other")
 	}
 	secretFile, publicFile := c.Name+".key", c.Name+".pub"
 	for _, path := range []string{secretFile, publicFile} {
 		if _, err := os.Lstat(path); err == nil {
-			return nil, usagef("key generate: %s is already there; keys are never overwritten", path)
+			return nil, usagef("%s is already there; keys are never overwritten", path)
 		}
 	}
 	key, err := trust.GenerateKey()
@@ -69,11 +69,10 @@ func (c *keyGenerateCmd) run(e *env) (result, error) {
 		}
 	}
 	if err := writeNew(secretFile, secret, 0o600); err != nil {
-		return nil, pathError(err)
+		return nil, err
 	}
 	if err := writeNew(publicFile, key.Public().File(), 0o644); err != nil {
-		os.Remove(secretFile)
-		return nil, err
+		return nil, errors.Join(err, os.Remove(secretFile))
 	}
 	return &keyResult{KeyID: key.Public().KeyID().String(), Public: key.Public().String(), Secret: secretFile, File: publicFile}, nil
 }
@@ -90,9 +89,12 @@ func (c *keyShowCmd) run(e *env) (result, error) {
 	}
 	pub, err := trust.ParsePublicKeyFile(data)
 	if err != nil {
-		key, keyErr := e.openKey(c.File, c.PasswordFile)
-		if keyErr != nil {
+		if _, keyErr := trust.ParseSecretKey(data); keyErr != nil && !errors.Is(keyErr, trust.ErrNeedsPassword) {
 			return nil, usagef("%s is neither a public key (%v) nor a secret key (%v)", c.File, err, keyErr)
+		}
+		key, err := e.unlockKey(data, c.File, c.PasswordFile)
+		if err != nil {
+			return nil, err
 		}
 		pub = key.Public()
 	}
@@ -103,9 +105,9 @@ const maxSmall = 1 << 20
 
 // readSmall reads a file that can't be large: a key, a signature, a seal.
 func readSmall(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, _, err := openInput(path)
 	if err != nil {
-		return nil, pathError(err)
+		return nil, err
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxSmall+1))
@@ -121,6 +123,11 @@ func (e *env) openKey(path, passwordFile string) (*trust.SecretKey, error) {
 	if err != nil {
 		return nil, err
 	}
+	return e.unlockKey(data, path, passwordFile)
+}
+
+// unlockKey reads the secret key in data, which came from path.
+func (e *env) unlockKey(data []byte, path, passwordFile string) (*trust.SecretKey, error) {
 	key, err := trust.ParseSecretKey(data)
 	if err == nil {
 		return key, nil
@@ -134,7 +141,7 @@ func (e *env) openKey(path, passwordFile string) (*trust.SecretKey, error) {
 	}
 	key, err = trust.DecryptSecretKey(data, password)
 	if errors.Is(err, trust.ErrWrongPassword) {
-		return nil, usagef("%s: wrong password; nothing was signed", path)
+		return nil, usagef("%s: wrong password", path)
 	}
 	if err != nil {
 		return nil, usagef("%s: %v", path, err)
@@ -149,7 +156,10 @@ func (e *env) password(prompt, file string) (string, error) {
 			return "", err
 		}
 		line, _, _ := bytes.Cut(data, []byte("\n"))
-		return strings.TrimSuffix(string(line), "\r"), nil
+		if line = bytes.TrimSuffix(line, []byte("\r")); len(line) == 0 {
+			return "", usagef("%s: its first line is empty and should be a password", file)
+		}
+		return string(line), nil
 	}
 	f, ok := e.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
@@ -172,10 +182,13 @@ func (e *env) password(prompt, file string) (string, error) {
 	select {
 	case a := <-answers:
 		fmt.Fprintln(e.stderr)
+		if a.err == io.EOF {
+			return "", usagef("no password was given")
+		}
 		return string(a.password), a.err
 	case <-e.ctx.Done():
 		fmt.Fprintln(e.stderr)
-		return "", errors.Join(errors.New("no password was given"), term.Restore(int(f.Fd()), state))
+		return "", errors.Join(context.Cause(e.ctx), term.Restore(int(f.Fd()), state))
 	}
 }
 
@@ -188,14 +201,14 @@ func (e *env) newPassword(file string) (string, error) {
 		return "", err
 	}
 	if first == "" {
-		return "", usagef("key generate: the password is empty; --no-password makes a key without one")
+		return "", usagef("the password is empty; --no-password makes a key without one")
 	}
 	again, err := e.password("The same again: ", "")
 	if err != nil {
 		return "", err
 	}
 	if first != again {
-		return "", usagef("key generate: the two passwords differ; nothing was written")
+		return "", usagef("the two passwords differ; nothing was written")
 	}
 	return first, nil
 }

@@ -6,9 +6,13 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
+	"golang.org/x/term"
+
 	"sallyport/bundle"
+	"sallyport/bundle/canonjson"
 	"sallyport/bundle/trust"
 	"sallyport/scan"
 )
@@ -18,7 +22,7 @@ type prepareCmd struct {
 	Output    string `short:"o" required:"" help:"The image file to write; - for standard output." placeholder:"FILE"`
 	Channel   string `required:"" help:"The channel it goes through."`
 	Trust     string `required:"" help:"The trust root." placeholder:"FILE"`
-	Sequence  int64  `help:"Its number in the channel (default: one more than --previous, else 1)."`
+	Sequence  *int64 `help:"Its number in the channel (default: one more than --previous, else 1)."`
 	Previous  string `help:"The bundle before it in the channel: its image, or its SEAL.json." placeholder:"SEAL"`
 	Epoch     *int64 `help:"When it counts as made, in seconds since 1970 (default: SOURCE_DATE_EPOCH, else the newest mtime)."`
 	FECRoots  string `help:"Parity bytes a codeword: 0, 2 to 24 (default: what room --medium leaves)." name:"fec-roots" placeholder:"N"`
@@ -109,34 +113,37 @@ func (c *prepareCmd) run(e *env) (result, error) {
 	}
 	channel, ok := root.Channel(c.Channel)
 	if !ok {
-		return nil, usagef("prepare: %s has no channel %q", c.Trust, c.Channel)
+		return nil, usagef("%s has no channel %q; it has %s", c.Trust, c.Channel, channelNames(root))
 	}
 	opt, err := c.options(channel)
 	if err != nil {
 		return nil, err
 	}
-	if c.Output == "-" && e.json {
-		return nil, usagef("prepare: -o - writes the image to standard output, where --json would go")
+	if err := checkDir(c.Dir); err != nil {
+		return nil, err
+	}
+	if err := c.checkPlaces(e); err != nil {
+		return nil, err
 	}
 	src, err := bundle.OpenDir(c.Dir)
 	if err != nil {
-		return nil, pathError(err)
+		return nil, err
 	}
 	defer src.Close()
 	report, err := scan.Check(e.ctx, src, scan.Limits{AllowCaseClash: c.CaseClash})
 	if err != nil {
-		return nil, err
+		return nil, about(c.Dir, err)
 	}
 	res := &sealResult{}
 	if err := report.Err(); err != nil {
 		if !c.LeaveOut {
-			return &scanResult{report}, err
+			return &refusedPayload{report}, about(c.Dir, &adviceError{"sallyport scan lists all there is; --leave-out carries the rest", err})
 		}
 		opt.LeaveOut, res.LeftOut = report.Refused, report
 	}
 	plan, err := bundle.NewPlan(e.ctx, src, opt)
 	if err != nil {
-		return nil, err
+		return nil, about(c.Dir, err)
 	}
 	bar := e.progress()
 	var seal *bundle.Seal
@@ -148,7 +155,7 @@ func (c *prepareCmd) run(e *env) (result, error) {
 	}
 	bar.end()
 	if err != nil {
-		return nil, err
+		return nil, about(c.Dir, err)
 	}
 	if err := res.describe(seal, plan.Entries()); err != nil {
 		return nil, err
@@ -163,6 +170,47 @@ func (c *prepareCmd) run(e *env) (result, error) {
 		return nil, nil
 	}
 	return res, nil
+}
+
+// refusedPayload is the report on a payload that isn't carried: for --json only, beside an image on standard output
+// or the line that says why.
+type refusedPayload struct {
+	Report *scan.Report `json:"report"`
+}
+
+func (*refusedPayload) text(io.Writer) {}
+
+// checkPlaces finds what would come to nothing, or would make the payload grow, before it is read.
+func (c *prepareCmd) checkPlaces(e *env) error {
+	if c.State != "" {
+		if err := apart("the state directory", c.State, "the payload", c.Dir); err != nil {
+			return err
+		}
+	}
+	switch {
+	case c.Output == "-" && e.json:
+		return usagef("-o - writes the image to standard output, where --json would go")
+	case c.Output == "-":
+		if f, ok := e.stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+			return usagef("-o - writes the image to standard output, which is a terminal: redirect it")
+		}
+		return nil
+	}
+	if err := apart("the image", c.Output, "the payload", c.Dir); err != nil {
+		return err
+	}
+	return checkOutput(c.Output)
+}
+
+func channelNames(root *trust.Root) string {
+	var names []string
+	for _, c := range root.Document().Channels {
+		names = append(names, c.Name)
+	}
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
 }
 
 func (r *sealResult) describe(seal *bundle.Seal, entries []bundle.Entry) error {
@@ -182,7 +230,7 @@ func (r *sealResult) describe(seal *bundle.Seal, entries []bundle.Entry) error {
 
 func (c *prepareCmd) options(channel trust.Channel) (bundle.Options, error) {
 	opt := bundle.Options{
-		Channel: c.Channel, Destination: channel.Destination, Sequence: c.Sequence, Epoch: c.Epoch, MaxAge: channel.MaxAge,
+		Channel: c.Channel, Destination: channel.Destination, Sequence: 1, Epoch: c.Epoch, MaxAge: channel.MaxAge,
 		Capacity: capacity[c.Medium],
 	}
 	if c.Previous != "" {
@@ -191,32 +239,32 @@ func (c *prepareCmd) options(channel trust.Channel) (bundle.Options, error) {
 			return opt, err
 		}
 		if seal.Channel != c.Channel {
-			return opt, usagef("prepare: %s belongs to channel %q, not %q", c.Previous, seal.Channel, c.Channel)
+			return opt, usagef("%s belongs to channel %q, not %q", c.Previous, seal.Channel, c.Channel)
 		}
-		opt.Previous = digest
-		if opt.Sequence == 0 {
-			opt.Sequence = seal.Sequence + 1
-		}
-		if opt.Sequence <= seal.Sequence {
-			return opt, usagef("prepare: --sequence %d doesn't come after %d, the sequence of %s", opt.Sequence, seal.Sequence, c.Previous)
+		opt.Previous, opt.Sequence = digest, seal.Sequence+1
+		if c.Sequence != nil && *c.Sequence <= seal.Sequence {
+			return opt, usagef("--sequence %d doesn't come after %d, the sequence of %s", *c.Sequence, seal.Sequence, c.Previous)
 		}
 	}
-	if opt.Sequence == 0 {
-		opt.Sequence = 1
+	if c.Sequence != nil {
+		opt.Sequence = *c.Sequence
 	}
-	if opt.Sequence < 0 {
-		return opt, usagef("prepare: --sequence %d: the first is 1", opt.Sequence)
+	if opt.Sequence < 1 || opt.Sequence > canonjson.MaxInt {
+		return opt, usagef("sequence %d: must be 1 to %d", opt.Sequence, int64(canonjson.MaxInt))
 	}
 	if s := os.Getenv("SOURCE_DATE_EPOCH"); s != "" && opt.Epoch == nil {
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil {
-			return opt, usagef("prepare: SOURCE_DATE_EPOCH: %v", err)
+			return opt, usagef("SOURCE_DATE_EPOCH is %q: must be a number, of seconds since 1970", s)
 		}
 		opt.Epoch = &n
 	}
+	if opt.Epoch != nil && (*opt.Epoch < 0 || *opt.Epoch > lastEpoch) {
+		return opt, usagef("epoch %d: must be 0 to %d, in seconds since 1970", *opt.Epoch, int64(lastEpoch))
+	}
 	switch n, err := strconv.Atoi(c.FECRoots); {
 	case c.FECRoots != "" && (err != nil || n < 0 || n == 1 || n > 24):
-		return opt, usagef("prepare: --fec-roots %s: must be 0, or 2 to 24", c.FECRoots)
+		return opt, usagef("--fec-roots %s: must be 0, or 2 to 24", c.FECRoots)
 	case c.FECRoots != "":
 		opt.Roots = n
 	case opt.Capacity > 0:
@@ -225,25 +273,24 @@ func (c *prepareCmd) options(channel trust.Channel) (bundle.Options, error) {
 	return opt, nil
 }
 
+// lastEpoch is the end of 2155, the last year of ISO 9660 (docs/format.md, section 4).
+const lastEpoch = 5869583999
+
 // readSeal reads a seal from an image or from a SEAL.json, and returns its digest too.
 func readSeal(path string) (*bundle.Seal, string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, "", pathError(err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
+	f, info, err := openInput(path)
 	if err != nil {
 		return nil, "", err
 	}
-	if info.Size() > 8192 {
+	defer f.Close()
+	if info.Size() > maxSealBytes {
 		c, err := bundle.Inspect(context.Background(), bundle.Source{ReaderAt: f, Size: info.Size()})
 		if err != nil {
 			return nil, "", usagef("%s: %v", path, err)
 		}
 		return c.Seal, fmt.Sprintf("%x", c.Digest()), nil
 	}
-	data, err := io.ReadAll(f)
+	data, err := io.ReadAll(io.LimitReader(f, maxSealBytes+1))
 	if err != nil {
 		return nil, "", err
 	}
@@ -257,6 +304,8 @@ func readSeal(path string) (*bundle.Seal, string, error) {
 	}
 	return seal, fmt.Sprintf("%x", bundle.Digest(message)), nil
 }
+
+const maxSealBytes = 8192
 
 func loadTrust(path string) (*trust.Root, error) {
 	root, err := trust.Load(path)

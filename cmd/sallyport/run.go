@@ -1,17 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"sallyport/burn"
 )
 
 // Exit statuses, and what a shell expects of a program that was interrupted.
@@ -39,13 +42,6 @@ type env struct {
 type result interface {
 	text(w io.Writer)
 }
-
-// usageError is a mistake in how the program was called: exit status 2.
-type usageError struct{ msg string }
-
-func (e *usageError) Error() string { return e.msg }
-
-func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
 
 type command interface {
 	run(e *env) (result, error)
@@ -79,25 +75,29 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitUsage
 	}
 	k, err := parser.Parse(args)
-	if err != nil {
-		fmt.Fprintf(stderr, "sallyport: %v (sallyport --help, or sallyport COMMAND --help)\n", err)
-		return exitUsage
-	}
 	e := &env{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, json: cli.JSON, quiet: cli.LogLevel == "error", now: time.Now}
+	if err != nil {
+		e.json = e.json || slices.Contains(args, "--json")
+		var parse *kong.ParseError
+		if errors.As(err, &parse) {
+			k = parse.Context
+		}
+		name := commandName(k)
+		return e.finish(name, nil, usagef("%v (see sallyport %s)", err, strings.TrimSpace(name+" --help")))
+	}
 	cmd, ok := k.Selected().Target.Addr().Interface().(command)
 	if !ok {
-		fmt.Fprintf(stderr, "sallyport: %s: not a command by itself\n", k.Command())
-		return exitUsage
+		return e.finish(commandName(k), nil, usagef("not a command by itself"))
 	}
 	res, err := cmd.run(e)
-	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("stopped: %w", err)
-	}
 	return e.finish(commandName(k), res, err)
 }
 
-// commandName is the command without its arguments' names.
+// commandName is the command without its arguments' names, as far as it was understood.
 func commandName(k *kong.Context) string {
+	if k == nil {
+		return ""
+	}
 	var words []string
 	for _, w := range strings.Fields(k.Command()) {
 		if !strings.HasPrefix(w, "<") {
@@ -116,20 +116,65 @@ type refusal struct {
 func (e *env) finish(name string, res result, err error) int {
 	code, ref := classify(e.ctx, err)
 	if e.json {
-		e.printJSON(name, res, err, ref)
-		return code
+		return e.printJSON(name, res, err, ref, code)
 	}
+	var text bytes.Buffer
 	if res != nil {
-		res.text(e.stdout)
+		res.text(&text)
 	}
-	switch {
-	case err == nil:
-	case ref != nil:
-		fmt.Fprintf(e.stderr, "sallyport: refused (%s): %s\n", ref.Code, ref.Detail)
-	default:
-		fmt.Fprintf(e.stderr, "sallyport: %s\n", oneLine(err))
+	if err != nil {
+		fmt.Fprintf(e.stderr, "%s: %s\n", strings.TrimSpace("sallyport "+name), e.message(err, ref))
+	}
+	return e.print(name, text.Bytes(), code)
+}
+
+// print writes what came of a command. Who can't be told it must not take the exit status for good news.
+func (e *env) print(name string, b []byte, code int) int {
+	if _, err := e.stdout.Write(b); err != nil && len(b) > 0 {
+		fmt.Fprintf(e.stderr, "sallyport %s: write the result: %s\n", name, oneLine(err))
+		return max(code, exitFault)
 	}
 	return code
+}
+
+// message is an error for people, on one line: what was refused or went wrong, of what, why, and what to do.
+func (e *env) message(err error, ref *refusal) string {
+	if ref == nil {
+		if e.ctx.Err() != nil {
+			return stoppedText(e.ctx, err)
+		}
+		return oneLine(err)
+	}
+	about := ""
+	if s, ok := errors.AsType[*subjectError](err); ok && s.subject != "" {
+		about = printable(s.subject) + ": "
+	}
+	text := fmt.Sprintf("refused (%s): %s%s", ref.Code, about, ref.Detail)
+	if a, ok := errors.AsType[*adviceError](err); ok {
+		text += "; " + a.advice
+	} else if a := advice[ref.Code]; a != "" {
+		text += "; " + a
+	}
+	if u, ok := errors.AsType[*unloggedError](err); ok {
+		text += "; and the refusal could not be logged: " + oneLine(u.log)
+	}
+	return text
+}
+
+// stoppedText says what a signal stopped. Nothing takes up its name before it is complete, so that nothing is
+// left behind, unless the error says so.
+func stoppedText(ctx context.Context, err error) string {
+	why := "stopped: " + oneLine(context.Cause(ctx))
+	_, spoiled := errors.AsType[*burn.SpoiledError](err)
+	_, unfinished := errors.AsType[*unfinishedError](err)
+	switch {
+	case spoiled || unfinished:
+		return why + ": " + oneLine(err)
+	case errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx)):
+		return why + "; nothing was changed"
+	default:
+		return oneLine(err)
+	}
 }
 
 func classify(ctx context.Context, err error) (int, *refusal) {
@@ -142,7 +187,8 @@ func classify(ctx context.Context, err error) (int, *refusal) {
 	}
 	if errors.As(err, &refuser) {
 		code := refuser.RefusalCode()
-		return exitRefused, &refusal{Code: code, Detail: strings.TrimPrefix(oneLine(refuser), code+": ")}
+		detail := strings.TrimPrefix(oneLine(refuser), code+": ")
+		return exitRefused, &refusal{Code: code, Detail: strings.TrimPrefix(detail, "refused ("+code+"): ")}
 	}
 	var usage *usageError
 	switch {
@@ -172,7 +218,7 @@ func printable(s string) string {
 }
 
 // printJSON prints one object: the result's members, and what became of the command.
-func (e *env) printJSON(name string, res result, err error, ref *refusal) {
+func (e *env) printJSON(name string, res result, err error, ref *refusal, code int) int {
 	object := map[string]any{}
 	if res != nil {
 		b, marshalErr := json.Marshal(res)
@@ -180,7 +226,7 @@ func (e *env) printJSON(name string, res result, err error, ref *refusal) {
 			marshalErr = json.Unmarshal(b, &object)
 		}
 		if marshalErr != nil && err == nil {
-			err = marshalErr
+			err, code = marshalErr, exitFault
 		}
 	}
 	object["command"], object["ok"] = name, err == nil
@@ -190,17 +236,12 @@ func (e *env) printJSON(name string, res result, err error, ref *refusal) {
 	if ref != nil {
 		object["refusal"] = ref
 	}
-	enc := json.NewEncoder(e.stdout)
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(object); err != nil {
-		fmt.Fprintln(e.stderr, "sallyport:", err)
+		fmt.Fprintf(e.stderr, "sallyport %s: write the result: %s\n", name, oneLine(err))
+		return max(code, exitFault)
 	}
-}
-
-// pathError turns "no such file" for something the user named into a usage error.
-func pathError(err error) error {
-	if errors.Is(err, os.ErrNotExist) {
-		return &usageError{err.Error()}
-	}
-	return err
+	return e.print(name, text.Bytes(), code)
 }

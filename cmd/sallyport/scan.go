@@ -26,14 +26,17 @@ type scanResult struct {
 func (r *scanResult) text(w io.Writer) { _ = r.Report.WriteText(w) }
 
 func (c *scanCmd) run(e *env) (result, error) {
+	if err := checkDir(c.Source); err != nil {
+		return nil, err
+	}
 	src, err := bundle.OpenDir(c.Source)
 	if err != nil {
-		return nil, pathError(err)
+		return nil, err
 	}
 	defer src.Close()
 	report, err := scan.Check(e.ctx, src, scan.Limits{AllowCaseClash: c.CaseClash})
 	if err != nil {
-		return nil, err
+		return nil, about(c.Source, err)
 	}
-	return &scanResult{report}, report.Err()
+	return &scanResult{report}, about(c.Source, report.Err())
 }

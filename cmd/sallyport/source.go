@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -25,13 +27,12 @@ func (e *env) openSource(name string) (*source, error) {
 	if dir, ok := strings.CutPrefix(name, "sim:"); ok {
 		return e.openSimulated(dir)
 	}
-	f, err := os.Open(name)
+	f, info, err := openInput(name)
 	if err != nil {
-		return nil, pathError(err)
+		return nil, err
 	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() && info.Mode()&os.ModeDevice == 0 {
-		err = usagef("%s is neither an image file nor a device", name)
+	if kind := info.Mode() & (os.ModeType | os.ModeCharDevice); kind != 0 && kind != os.ModeDevice {
+		err = usagef("%s is a %s, neither an image file nor a block device", name, kindOf(info))
 	}
 	size := int64(0)
 	if err == nil {
@@ -58,7 +59,7 @@ func (e *env) readLine() (string, error) {
 	answers := make(chan answer, 1)
 	go func() {
 		line, err := bufio.NewReader(e.stdin).ReadString('\n')
-		if err == io.EOF && line != "" {
+		if err == io.EOF {
 			err = nil
 		}
 		answers <- answer{line, err}
@@ -67,6 +68,7 @@ func (e *env) readLine() (string, error) {
 	case a := <-answers:
 		return a.line, a.err
 	case <-e.ctx.Done():
-		return "", errors.New("no answer was given")
+		fmt.Fprintln(e.stderr)
+		return "", context.Cause(e.ctx)
 	}
 }

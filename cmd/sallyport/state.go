@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"sallyport/bundle"
 	"sallyport/bundle/importlog"
@@ -40,14 +41,9 @@ func createState(dir, keyFile string, root *trust.Root) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Lstat(dir); err == nil {
-		if err := os.Remove(dir); err != nil { // an empty directory may be there
-			return usagef("%s is there, isn't empty, and is no state directory: name another one", dir)
-		}
-	}
 	part, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".*")
 	if err != nil {
-		return pathError(err)
+		return writing(dir, err)
 	}
 	defer func() {
 		if err != nil {
@@ -67,8 +63,12 @@ func createState(dir, keyFile string, root *trust.Root) (err error) {
 	if err := log.Close(); err != nil {
 		return err
 	}
-	if err := os.Rename(part, dir); err != nil {
-		return err
+	// An empty directory may be there, and is replaced. (os.Rename would refuse.)
+	switch err := unix.Rename(part, dir); {
+	case err == unix.ENOTEMPTY || err == unix.EEXIST || err == unix.ENOTDIR:
+		return usagef("%s is there, isn't empty, and is no state directory: name another one", dir)
+	case err != nil:
+		return fmt.Errorf("make the state directory %s: %w", dir, err)
 	}
 	return syncDir(filepath.Dir(dir))
 }
@@ -109,7 +109,7 @@ func (e *env) openState(dir string, root *trust.Root) (*state, error) {
 }
 
 func noState(dir string, err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.As(err, new(*usageError)) {
+	if errors.As(err, new(*usageError)) {
 		return usagef("%s is no state directory; the first import makes one: give --station-key KEY once", dir)
 	}
 	return err
@@ -124,12 +124,25 @@ func (s *state) verify(e *env, src *source, opt bundle.VerifyOptions, gapReason 
 		if !ok {
 			return fmt.Errorf("the trust root has no channel %q", c.Seal.Channel)
 		}
-		return s.log.CheckFresh(importlog.Candidate{
+		return adviseGap(channel, s.log.CheckFresh(importlog.Candidate{
 			Channel: c.Seal.Channel, Expires: c.Seal.Expires, Previous: c.Seal.Previous,
 			SealDigest: fmt.Sprintf("%x", c.Digest()), Sequence: c.Seal.Sequence,
-		}, importlog.Policy{Gaps: channel.Gaps, MaxJump: channel.MaxJump}, e.now(), gapReason)
+		}, importlog.Policy{Gaps: channel.Gaps, MaxJump: channel.MaxJump}, e.now(), gapReason))
 	}
 	return bundle.Verify(e.ctx, src.Source, s.root, opt)
+}
+
+// adviseGap tells how a gap can be let pass, when the channel leaves that to an operator.
+func adviseGap(channel trust.Channel, err error) error {
+	refused, ok := errors.AsType[*importlog.RefusedError](err)
+	switch {
+	case !ok || refused.Code != "gap":
+		return err
+	case channel.Gaps == trust.GapsReason:
+		return &adviceError{"import what is missing first, or say with --gap-reason TEXT why this one may come in without it", err}
+	default:
+		return &adviceError{"import what is missing first: this channel lets no gap pass", err}
+	}
 }
 
 // refused notes a refusal in the log and returns it, with what else went wrong.
@@ -143,7 +156,7 @@ func (s *state) refused(e *env, source string, err error) error {
 		r.Channel, r.Sequence, r.SealDigest = s.claims.Seal.Channel, s.claims.Seal.Sequence, fmt.Sprintf("%x", s.claims.Digest())
 	}
 	if _, logErr := s.log.LogRefused(r, e.now()); logErr != nil {
-		return errors.Join(err, fmt.Errorf("and the refusal could not be logged: %w", logErr))
+		return &unloggedError{refused: err, log: logErr}
 	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,12 +40,12 @@ func (c *trustInitCmd) Help() string {
 
 func (c *trustInitCmd) run(*env) (result, error) {
 	if _, err := os.Lstat(c.Output); err == nil {
-		return nil, usagef("trust init: %s is already there", c.Output)
+		return nil, usagef("%s is already there", c.Output)
 	}
 	d := trust.NewDocument()
 	var names []string
-	for name, file := range c.Root {
-		pub, err := readPublic(file)
+	for _, name := range slices.Sorted(maps.Keys(c.Root)) {
+		pub, err := readPublic(c.Root[name])
 		if err != nil {
 			return nil, err
 		}
@@ -61,7 +62,7 @@ func (c *trustInitCmd) run(*env) (result, error) {
 		return nil, asUsage(err)
 	}
 	if err := writeNew(c.Output, data, 0o644); err != nil {
-		return nil, pathError(err)
+		return nil, err
 	}
 	return &trustResult{File: c.Output, Document: d}, nil
 }
@@ -176,12 +177,14 @@ func editTrust(path string, edit func(*trust.Document) error) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	signed, err := filepath.Glob(path + ".*.minisig")
+	beside, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
 		return nil, err
 	}
-	if len(signed) > 0 {
-		return nil, usagef("%s is signed (%s) and can't change under its signatures: remove them to go on with the draft", path, filepath.Base(signed[0]))
+	for _, f := range beside {
+		if strings.HasPrefix(f.Name(), filepath.Base(path)+".") && strings.HasSuffix(f.Name(), ".minisig") {
+			return nil, usagef("%s is signed (%s) and can't change under its signatures: remove them to go on with the draft", path, f.Name())
+		}
 	}
 	if err := edit(d); err != nil {
 		var usage *usageError
@@ -227,7 +230,7 @@ func (c *trustSignCmd) run(e *env) (result, error) {
 		}
 	}
 	if holder == "" || !slices.Contains(d.Root.Holders, holder) {
-		return nil, usagef("trust sign: key %s belongs to no root holder of %s (they are: %s)", key.Public().KeyID(), c.File, strings.Join(d.Root.Holders, ", "))
+		return nil, usagef("key %s belongs to no root holder of %s (they are: %s)", key.Public().KeyID(), c.File, strings.Join(d.Root.Holders, ", "))
 	}
 	sig, err := trust.Sign(key, data, "sallyport-trust "+filepath.Base(c.File))
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"sallyport/bundle"
@@ -44,7 +45,7 @@ func (c *inspectCmd) run(e *env) (result, error) {
 	defer src.Close()
 	claims, err := bundle.Inspect(e.ctx, src.Source)
 	if err != nil {
-		return nil, err
+		return nil, about(c.Source, err)
 	}
 	res := &inspectResult{sealResult: &sealResult{Notes: claims.Notes}}
 	if err := res.describe(claims.Seal, nil); err != nil {
@@ -52,7 +53,7 @@ func (c *inspectCmd) run(e *env) (result, error) {
 	}
 	sigs, err := claims.Signatures()
 	if err != nil {
-		return res, err
+		return res, about(c.Source, err)
 	}
 	for _, s := range sigs {
 		res.Slots = append(res.Slots, fmt.Sprintf("%s, comment %q", s.KeyID(), s.Comment()))
@@ -115,7 +116,7 @@ func (c *verifyCmd) run(e *env) (result, error) {
 		v, err := bundle.Verify(e.ctx, src.Source, root, opt)
 		bar.end()
 		if err != nil {
-			return nil, err
+			return nil, about(c.Source, err)
 		}
 		return verified(v, false)
 	}
@@ -127,7 +128,7 @@ func (c *verifyCmd) run(e *env) (result, error) {
 	v, err := st.verify(e, src, opt, c.GapReason)
 	bar.end()
 	if err != nil {
-		return nil, st.refused(e, c.Source, err)
+		return nil, about(c.Source, st.refused(e, c.Source, err))
 	}
 	return verified(v, true)
 }
@@ -162,14 +163,16 @@ type signCmd struct {
 	File         string `arg:"" help:"The bundle image." type:"path"`
 	Key          string `required:"" help:"Your secret key." placeholder:"FILE"`
 	PasswordFile string `help:"Take its password from the first line of this file." type:"path" placeholder:"FILE"`
+	Trust        string `help:"Make sure first that this trust root gives you a part in the channel." placeholder:"FILE"`
 	Yes          bool   `short:"y" help:"Don't ask."`
 }
 
 func (c *signCmd) Help() string {
 	return `Reads the whole image, computes its root hash again, compares every file with the manifest, shows what you
-are about to sign, asks, and puts your signature into the next free slot.
+are about to sign, asks (on a terminal), and puts your signature into the next free slot. It can't be taken out
+again, and one by somebody who is neither preparer nor approver spoils the image: --trust looks first.
 
-Example: sallyport sign bundle.iso --key alice.key`
+Example: sallyport sign bundle.iso --key alice.key --trust trust.json`
 }
 
 type signResult struct {
@@ -189,27 +192,27 @@ func (r *signResult) text(w io.Writer) {
 }
 
 func (c *signCmd) run(e *env) (result, error) {
-	mended, err := bundle.MendSlots(c.File)
-	if err != nil {
-		return nil, pathError(err)
-	}
 	src, err := e.openSource(c.File)
 	if err != nil {
 		return nil, err
 	}
 	defer src.Close()
 	if src.Medium {
-		return nil, usagef("sign: %s is not an image file; signatures are added before burning", c.File)
+		return nil, usagef("%s is not an image file; signatures are added before burning", c.File)
+	}
+	mended, err := bundle.MendSlots(c.File)
+	if err != nil {
+		return nil, err
 	}
 	bar := e.progress()
 	contents, err := bundle.Check(e.ctx, src.Source, nil, bar.update)
 	bar.end()
 	if err != nil {
-		return nil, err
+		return nil, about(c.File, err)
 	}
 	sigs, err := contents.Signatures()
 	if err != nil {
-		return nil, err
+		return nil, about(c.File, err)
 	}
 	res := &signResult{sealResult: &sealResult{Notes: contents.Notes}, Slot: len(sigs)}
 	if mended {
@@ -230,8 +233,11 @@ func (c *signCmd) run(e *env) (result, error) {
 	res.KeyID = key.Public().KeyID().String()
 	for i, s := range sigs {
 		if s.KeyID() == key.Public().KeyID() {
-			return nil, usagef("sign: key %s signed already, in slot %d", res.KeyID, i)
+			return nil, usagef("key %s signed already, in slot %d", res.KeyID, i)
 		}
+	}
+	if err := c.mayI(contents.Seal.Channel, key.Public().KeyID()); err != nil {
+		return nil, err
 	}
 	if res.shown {
 		if err := e.confirm("Sign this? [y/N] "); err != nil {
@@ -245,6 +251,29 @@ func (c *signCmd) run(e *env) (result, error) {
 	return res, bundle.AddSignature(c.File, contents.Claims, sig)
 }
 
+// mayI tells whether the trust root, if one was given, gives the key's holder a part in the channel.
+func (c *signCmd) mayI(channel string, key trust.KeyID) error {
+	if c.Trust == "" {
+		return nil
+	}
+	root, err := loadTrust(c.Trust)
+	if err != nil {
+		return err
+	}
+	ch, ok := root.Channel(channel)
+	if !ok {
+		return usagef("%s has no channel %q: nothing was signed", c.Trust, channel)
+	}
+	holder, ok := root.HolderOf(key)
+	if !ok {
+		return usagef("%s gives key %s to nobody: nothing was signed", c.Trust, key)
+	}
+	if !slices.Contains(ch.Preparers.Holders, holder) && !slices.Contains(ch.Approvers.Holders, holder) {
+		return usagef("%s is neither preparer nor approver of channel %s: nothing was signed", holder, channel)
+	}
+	return nil
+}
+
 const signChecked = "checked      root hash, every file and the directory; the image is what its seal says"
 
 // confirm asks, and gives an error for everything but yes.
@@ -255,7 +284,7 @@ func (e *env) confirm(question string) error {
 		return err
 	}
 	if a := strings.ToLower(strings.TrimSpace(line)); a != "y" && a != "yes" {
-		return usagef("nothing was signed")
+		return usagef("the answer was not yes: nothing was signed")
 	}
 	return nil
 }
