@@ -1,7 +1,6 @@
 package importlog
 
 import (
-	"bytes"
 	"slices"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -16,12 +15,21 @@ type edge struct {
 
 // newTile is a tile that came to be, or grew, with an entry.
 type newTile struct {
-	level int
-	n     int64
-	data  []byte // its hashes
+	level  int
+	n      int64
+	hashes []tlog.Hash
 }
 
-func (t newTile) width() int { return len(t.data) / hashBytes }
+func (t newTile) width() int { return len(t.hashes) }
+
+// data returns the tile as it is stored.
+func (t newTile) data() []byte {
+	b := make([]byte, 0, len(t.hashes)*hashBytes)
+	for _, h := range t.hashes {
+		b = append(b, h[:]...)
+	}
+	return b
+}
 
 // add appends a leaf hash and returns the tiles to be written, lowest level first.
 func (e *edge) add(leaf tlog.Hash) []newTile {
@@ -34,7 +42,7 @@ func (e *edge) add(leaf tlog.Hash) []newTile {
 			e.levels = append(e.levels, nil)
 		}
 		hashes := append(e.levels[level], h)
-		tiles = append(tiles, newTile{level, n / tileWidth, joinHashes(hashes)})
+		tiles = append(tiles, newTile{level, n / tileWidth, hashes})
 		if len(hashes) < tileWidth {
 			e.levels[level] = hashes
 			return tiles
@@ -83,12 +91,4 @@ func subtree(hashes []tlog.Hash) tlog.Hash {
 	}
 	half := len(hashes) / 2
 	return tlog.NodeHash(subtree(hashes[:half]), subtree(hashes[half:]))
-}
-
-func joinHashes(hashes []tlog.Hash) []byte {
-	var b bytes.Buffer
-	for _, h := range hashes {
-		b.Write(h[:])
-	}
-	return b.Bytes()
 }

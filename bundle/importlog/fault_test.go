@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // faultyOps fails the operation number at, counted from 0: before it has an effect, or after it. A write that
@@ -91,6 +93,7 @@ func baseLog(t *testing.T, n int) string {
 // C3 and C5: a fault at every operation of an append, not applied and applied, with a full disk and a failing one.
 // The entry is in the log or it isn't; the log is whole, goes on, and its head never goes back.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	for size, fault := range map[int]error{0: syscall.EIO, 1: syscall.ENOSPC, 255: syscall.EIO, 256: syscall.ENOSPC} {
 		base := baseLog(t, size)
 		for _, after := range []bool{false, true} {
@@ -146,15 +149,32 @@ func oneFault(t *testing.T, base string, size int, f faultyOps) bool {
 	}
 	_, err = l.LogRefused(Refusal{Code: "damaged", Detail: "afterwards"}, when)
 	check(t, err)
-	if _, err := l.Verify(t.Context(), before); err != nil {
+	if err := continues(t, l, before); err != nil {
 		t.Errorf("size %d, fault %d: %v", size, f.at, err)
 	}
 	check(t, l.Close())
 	return hit
 }
 
+// continues checks that the log is whole and a continuation of an earlier head. A log with hundreds of entries was
+// gone through when it was reopened: for it the tiles' proof will do.
+func continues(t *testing.T, l *Log, earlier *Checkpoint) error {
+	t.Helper()
+	if l.Head().Tree.N < 100 {
+		_, err := l.Verify(t.Context(), earlier)
+		return err
+	}
+	head := l.Head().Tree
+	p, err := tlog.ProveTree(head.N, earlier.Tree.N, tlog.TileHashReader(head, &l.store))
+	if err != nil {
+		return err
+	}
+	return tlog.CheckTree(p, head.N, head.Hash, earlier.Tree.N, earlier.Tree.Hash)
+}
+
 // C8: a fault at every operation of opening, which repairs nothing but writes the checkpoint anew.
 func TestFaultsWhileOpening(t *testing.T) {
+	t.Parallel()
 	base := baseLog(t, 257)
 	signer, verifier := testKey(t, "north", 1)
 	for _, after := range []bool{false, true} {
@@ -354,9 +374,10 @@ func tear(t *testing.T, p string, rnd *rand.Rand) {
 // C1, C2, C4: the power fails before each operation of three appends, and what wasn't synced is lost or torn.
 // Every entry that was acknowledged is there, and the log goes on.
 func TestPowerCuts(t *testing.T) {
+	t.Parallel()
 	signer, verifier := testKey(t, "north", 1)
 	cuts := 0
-	for size, seeds := range map[int]uint64{0: 6, 254: 2} {
+	for size, seeds := range map[int]uint64{0: 5, 254: 1} {
 		base := baseLog(t, size)
 		for at, over := 0, false; !over; at++ {
 			for seed := range seeds {
@@ -386,7 +407,7 @@ func TestPowerCuts(t *testing.T) {
 				}
 				_, err = l.LogRefused(Refusal{Code: "damaged"}, when)
 				check(t, err)
-				if _, err := l.Verify(t.Context(), acknowledged); err != nil {
+				if err := continues(t, l, acknowledged); err != nil {
 					t.Errorf("size %d, cut %d: %v", size, at, err)
 				}
 				check(t, l.Close())

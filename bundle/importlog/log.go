@@ -349,7 +349,7 @@ func (l *Log) writeTiles(tiles []newTile, bundle []byte) (written []string, err 
 		return written, err
 	}
 	for _, t := range tiles {
-		if err := put(tilePath(t.level, t.n, t.width()), t.data); err != nil {
+		if err := put(tilePath(t.level, t.n, t.width()), t.data()); err != nil {
 			return written, err
 		}
 	}

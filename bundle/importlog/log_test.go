@@ -47,6 +47,7 @@ func TestEdgeVectors(t *testing.T) {
 
 // x/mod's tree is the same at every size, and the tiles are those of the specification's example, 70,000 entries.
 func TestEdgeTiles(t *testing.T) {
+	t.Parallel()
 	var e edge
 	var stored []tlog.Hash
 	hashes := tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
@@ -56,7 +57,7 @@ func TestEdgeTiles(t *testing.T) {
 		}
 		return out, nil
 	})
-	tiles := map[string][]byte{}
+	tiles := map[string]newTile{}
 	for n := range int64(70_000) {
 		leaf := fmt.Appendf(nil, "leaf %d", n)
 		more, err := tlog.StoredHashes(n, leaf, hashes)
@@ -64,7 +65,7 @@ func TestEdgeTiles(t *testing.T) {
 		stored = append(stored, more...)
 		added := e.add(tlog.RecordHash(leaf))
 		for _, tile := range added {
-			tiles[tilePath(tile.level, tile.n, tile.width())] = tile.data
+			tiles[tilePath(tile.level, tile.n, tile.width())] = tile
 			if tile.width() > 1 {
 				delete(tiles, tilePath(tile.level, tile.n, tile.width()-1))
 			}
@@ -78,16 +79,16 @@ func TestEdgeTiles(t *testing.T) {
 			for _, tile := range added {
 				data, err := tlog.ReadTileData(tlog.Tile{H: 8, L: tile.level, N: tile.n, W: tile.width()}, hashes)
 				check(t, err)
-				if !bytes.Equal(data, tile.data) {
+				if !bytes.Equal(data, tile.data()) {
 					t.Fatalf("%d leaves: tile %d/%d differs from x/mod's", n+1, tile.level, tile.n)
 				}
 			}
 		}
 	}
 	widths := map[string][]string{}
-	for p, data := range tiles {
+	for p, tile := range tiles {
 		level := strings.Split(p, "/")[1]
-		widths[level] = append(widths[level], fmt.Sprintf("%04d", len(data)/32))
+		widths[level] = append(widths[level], fmt.Sprintf("%04d", len(tile.data())/32))
 	}
 	for level, want := range map[string]string{"0": strings.Repeat("0256 ", 273) + "0112", "1": "0256 0017", "2": "0001"} {
 		slices.SortFunc(widths[level], func(a, b string) int { return strings.Compare(b, a) })
@@ -184,6 +185,7 @@ func (f tileFiles) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 
 // x/mod proves every entry and the continuity of all heads from the files.
 func TestPeerReadsLog(t *testing.T) {
+	t.Parallel()
 	const size = 520
 	state, l := newLog(t, 0)
 	heads := []tlog.Tree{l.Head().Tree}
@@ -372,6 +374,7 @@ func TestForgedEntries(t *testing.T) {
 // T17 and C2: whatever is missing or different below the checkpoint is refused and stays as it is; what lies
 // beyond is ignored.
 func TestDamage(t *testing.T) {
+	t.Parallel()
 	state, l := newLog(t, 258)
 	check(t, l.Close())
 	below := []string{"checkpoint", "tile/0/000", "tile/0/001.p/2", "tile/1/000.p/1", "tile/entries/000", "tile/entries/001.p/2"}

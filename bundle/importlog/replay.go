@@ -107,7 +107,7 @@ func (r *replay) compareTile(t newTile) error {
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(data, t.data) {
+	if !bytes.Equal(data, t.data()) {
 		return &DamagedError{Path: tilePath(t.level, t.n, t.width()), Detail: "the hashes are not those of the entries"}
 	}
 	return nil
@@ -121,7 +121,7 @@ func (r *replay) end() error {
 		if len(hashes) == 0 {
 			continue
 		}
-		if err := r.compareTile(newTile{level, n, joinHashes(hashes)}); err != nil {
+		if err := r.compareTile(newTile{level, n, hashes}); err != nil {
 			return err
 		}
 	}
