@@ -42,6 +42,8 @@
 //	medium runout N      the capacity says N blocks more, which can't be read
 //	medium sessions N    the disc has N sessions, a track each
 //
+// What the first three say stands behind the track in the order of their lines.
+//
 // COMMAND is a name of the standard in lower case with hyphens
 // (test-unit-ready, write, read, close-track-session, ...) or "any". "before"
 // (the default) fails the command without its effect, "after" lets it take

@@ -149,6 +149,20 @@ func (d *Drive) mediumFault(a Action) (n uint32) {
 	return n
 }
 
+// behind says what stands n blocks behind the track's end.
+func (d *Drive) behind(n uint32) Action {
+	for _, f := range d.faults {
+		switch f.Action {
+		case Padding, Surplus, RunOut:
+			if n < uint32(f.N) {
+				return f.Action
+			}
+			n -= uint32(f.N)
+		}
+	}
+	return RunOut
+}
+
 // readFaults reads a faults file; one that isn't there holds none.
 func readFaults(path string) ([]*armed, error) {
 	f, err := os.Open(path)

@@ -424,16 +424,14 @@ func (d *Drive) readBlocks(p []byte, lba uint32) error {
 			}
 		}
 	}
-	zeros, surplus := d.mediumFault(Padding), d.mediumFault(Surplus)
 	for off := inTrack; off < len(p); off += blockSize {
-		block, behind := p[off:off+blockSize], lba+uint32(off/blockSize)-recorded
-		switch {
-		case behind < zeros:
+		at := lba + uint32(off/blockSize)
+		switch block := p[off : off+blockSize]; d.behind(at - recorded) {
+		case Padding:
 			clear(block)
-		case behind < zeros+surplus:
+		case Surplus:
 			copy(block, bytes.Repeat([]byte{0x5A}, blockSize))
 		default:
-			at := lba + uint32(off/blockSize)
 			return parsed(fixedSense(0x70, 0x31100, &at))
 		}
 	}

@@ -232,6 +232,9 @@ func TestBadReplies(t *testing.T) {
 		if err := (Read{}).Send(ctx, &fake{n: n}, make([]byte, BlockSize)); err == nil {
 			t.Errorf("a transport that says it moved %d of %d bytes is believed", n, BlockSize)
 		}
+		if _, err := (ReadCapacity{}).Send(ctx, &fake{n: n}); err == nil || !strings.Contains(err.Error(), "transport moved") {
+			t.Errorf("%d bytes of 8: %v", n, err)
+		}
 	}
 	if err := (Write{}).Send(ctx, &fake{n: 1}, make([]byte, BlockSize)); err == nil {
 		t.Error("a write of which the drive took one byte passes")

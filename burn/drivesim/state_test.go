@@ -1,0 +1,164 @@
+package drivesim
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/burn/mmc"
+	"sallyport/media/scsi"
+)
+
+// crash copies a drive's directory as it is on disk now, as if the machine had
+// stopped, and opens the copy.
+func crash(t *testing.T, dir string) *Drive {
+	t.Helper()
+	to := t.TempDir()
+	for _, name := range []string{stateFile, imageFile} {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			if errors.Is(err, os.ErrNotExist) {
+				continue
+			}
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(to, name), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := Open(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	settle(t, d)
+	return d
+}
+
+// A disc is never blank again once a block of it may be recorded, and holds
+// nothing that wasn't written to it.
+func TestCrash(t *testing.T) {
+	for _, kind := range []byte{mmc.WriteSAO, mmc.WriteIncremental} {
+		d, dir := newDrive(t, Config{Capacity: 4096})
+		settle(t, d)
+		setup(t, d, kind, 0, true)
+		do(t, d, "53 00 00 00 00 00001000 00", scsi.Data{})
+		if st := crash(t, dir).Status(); st.Disc != blank {
+			t.Errorf("before the first write: %+v", st)
+		}
+		p := payload(4096)
+		for lba := 0; lba < 4096; lba += 256 {
+			if got := write(d, uint32(lba), p[lba*blockSize:(lba+256)*blockSize]); got != "" {
+				t.Fatal(got)
+			}
+			d.Wait(t.Context(), time.Second)
+			after := crash(t, dir)
+			st := after.Status()
+			if st.Disc != incomplete || st.Recorded > uint32(lba+256) || st.Recorded%eccBlocks != 0 {
+				t.Errorf("after LBA %d: %+v", lba, st)
+			}
+			if st.Recorded > 0 {
+				b, got := read(after, 0, int(st.Recorded))
+				if got != "" || !bytes.Equal(b, p[:len(b)]) {
+					t.Errorf("after LBA %d: %q, and other data than was written", lba, got)
+				}
+			}
+			track, err := mmc.ReadTrackInformation{AddressType: 1, Address: 1}.Send(t.Context(), after)
+			if err != nil || track.Damage != (kind == mmc.WriteSAO) || track.NextWritableValid != (!track.Damage && st.Recorded < 4096) {
+				t.Errorf("after LBA %d: %+v, %v", lba, track, err)
+			}
+		}
+		do(t, d, "35 00 00 00 00 00 00 00 00 00", scsi.Data{})
+		want := incomplete
+		if kind == mmc.WriteSAO {
+			want = complete
+		}
+		if st := crash(t, dir).Status(); st.Disc != want || st.Recorded != 4096 {
+			t.Errorf("after the flush: %+v, want %s", st, want)
+		}
+	}
+}
+
+func TestOpen(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	d, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	settle(t, d)
+	track, err := mmc.ReadTrackInformation{AddressType: 1, Address: 1}.Send(t.Context(), d)
+	if err != nil || track.Free != DVDRBlocks || !track.Blank {
+		t.Errorf("a new disc: %+v, %v", track, err)
+	}
+	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("opened twice: %v", err)
+	}
+	if _, err := New(dir, Config{}); err == nil || !strings.Contains(err.Error(), "there already") {
+		t.Errorf("made twice: %v", err)
+	}
+	c, _ := mmc.GetConfiguration{}.Send(t.Context(), d)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Do(t.Context(), make([]byte, 6), scsi.Data{}); !errors.Is(err, scsi.ErrGone) {
+		t.Errorf("after Close: %v", err)
+	}
+	d, err = Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if again, _ := (mmc.GetConfiguration{}).Send(t.Context(), d); again.SerialNumber() != c.SerialNumber() || c.SerialNumber() == "" {
+		t.Errorf("serial number %q, then %q", c.SerialNumber(), again.SerialNumber())
+	}
+}
+
+func TestBadState(t *testing.T) {
+	good := `{"drive":{"serial":"S","no_dao":false,"no_load":false,"buffer":65536,"speed":22160,"spin_up":1},` +
+		`"disc":{"profile":17,"capacity":256,"manufacturer":"M","random":1,"first_write":"","status":"blank","dao":false,` +
+		`"track_closed":false,"appendable":false,"recorded":0,"absent":false,"write_was_lost":false}}`
+	for _, tt := range []struct {
+		name, old, new, want string
+		image                int
+	}{
+		{name: "good"},
+		{name: "truncated", old: `"disc"`, new: "", want: "byte"},
+		{name: "unknown field", old: `"serial"`, new: `"cereal"`, want: "cereal"},
+		{name: "unknown status", old: `"blank"`, new: `"fresh"`, want: `"fresh"`},
+		{name: "capacity 0", old: `"capacity":256`, new: `"capacity":0`, want: "0 blocks recorded of 0"},
+		{name: "capacity huge", old: `"capacity":256`, new: `"capacity":4294967295`, want: "of 4294967295"},
+		{name: "more recorded than fits", old: `"recorded":0`, new: `"recorded":257`, want: "257 blocks recorded of 256"},
+		{name: "buffer huge", old: `65536`, new: `6553600000`, want: "buffer of"},
+		{name: "buffer negative", old: `65536`, new: `-1`, want: "buffer of"},
+		{name: "speed 0", old: `22160`, new: `0`, want: "speed 0"},
+		{name: "blank with an image", image: 2048, want: "yet the disc is blank"},
+		{name: "complete without an image", old: `"blank"`, new: `"complete"`, want: "disc.img is missing"},
+		{name: "complete with a short image", old: `"blank","dao":false,"track_closed":false,"appendable":false,"recorded":0`,
+			new: `"complete","dao":false,"track_closed":true,"appendable":false,"recorded":16`, image: 2048, want: "has 1 blocks, want 16"},
+		{name: "no end", old: `"S"`, new: `"` + strings.Repeat("S", maxState) + `"`, want: "more than 65536 bytes"},
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, stateFile), []byte(strings.Replace(good, tt.old, tt.new, 1)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if tt.image > 0 {
+			if err := os.WriteFile(filepath.Join(dir, imageFile), make([]byte, tt.image), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d, err := Open(dir)
+		if tt.want == "" {
+			if err != nil {
+				t.Errorf("%s: %v", tt.name, err)
+			} else {
+				d.Close()
+			}
+		} else if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q in it", tt.name, err, tt.want)
+		}
+	}
+}
