@@ -187,6 +187,9 @@ func (r *DiscReader) ReadAt(p []byte, off int64) (n int, err error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.dead != nil { // not even from the cache
+		return 0, r.dead
+	}
 	r.pace.rest() // what the caller did since the last read is not the drive's time
 	for n < len(p) {
 		if off+int64(n) >= r.size {

@@ -285,6 +285,9 @@ func TestReadingEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := make([]byte, len(b))
+		if _, err := r.ReadAt(got[:100], 0); err != nil { // is in the cache now
+			t.Errorf("%s: %v", tt.faults, err)
+		}
 		n, err := r.ReadAt(got, 0)
 		var bad *ReadError
 		if strings.Contains(tt.faults, "deferred") && err == nil { // told with the next command
@@ -293,8 +296,10 @@ func TestReadingEnds(t *testing.T) {
 			t.Errorf("%s: %d bytes, %v", tt.faults, n, err)
 		}
 		d.ClearFaults()
-		if n, again := r.ReadAt(got[:BlockSize], 500*BlockSize); n != 0 || again == nil {
-			t.Errorf("%s: read on after %v", tt.faults, err)
+		for _, off := range []int64{500 * BlockSize, 0} {
+			if n, again := r.ReadAt(got[:BlockSize], off); n != 0 || again == nil {
+				t.Errorf("%s: read on at %d after %v", tt.faults, off, err)
+			}
 		}
 		r.Close()
 		if d.Status().Locked && !strings.Contains(tt.faults, "gone") {
