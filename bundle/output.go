@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,7 +25,10 @@ type image struct {
 
 // createImage makes a temporary file of size bytes beside path. Room that isn't there is found out now.
 func createImage(path string, size int64) (*image, error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+	switch info, err := os.Stat(path); {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	case err == nil && !info.Mode().IsRegular():
 		return nil, fmt.Errorf("write %s: not a regular file: give a file name, or - for a pipe", path)
 	}
 	dir, err := os.Open(filepath.Dir(path))
