@@ -19,13 +19,14 @@ import (
 )
 
 type burnCmd struct {
-	File     string `arg:"" help:"The signed bundle image." type:"path"`
-	Drive    string `required:"" help:"The recorder: sim:DIR, a simulated DVD-R recorder whose disc lives in DIR." placeholder:"DRIVE"`
-	Trust    string `help:"Check the signatures against this trust root first." placeholder:"FILE"`
-	State    string `help:"Number the disc and note the burn in the log of this state directory; needs --trust." type:"path" placeholder:"DIR"`
-	Number   int    `help:"The disc's number, for the record, without --state." default:"1"`
-	Speed    int    `help:"Writing speed in kB/s (default: the drive's choice)."`
-	Unsigned bool   `help:"Burn although nobody has signed: a burnt disc can't be signed any more."`
+	File  string `arg:"" help:"The signed bundle image." type:"path"`
+	Drive string `required:"" help:"The recorder: sim:DIR, a simulated DVD-R recorder whose disc lives in DIR." placeholder:"DRIVE"`
+	Trust string `help:"Check the signatures against this trust root first." placeholder:"FILE"`
+	State string `help:"Number the disc and note the burn in the log of this state directory; needs --trust." type:"path" placeholder:"DIR"`
+	stationKeyFlag
+	Number   int  `help:"The disc's number, for the record, without --state." default:"1"`
+	Speed    int  `help:"Writing speed in kB/s (default: the drive's choice)."`
+	Unsigned bool `help:"Burn although nobody has signed: a burnt disc can't be signed any more."`
 }
 
 func (c *burnCmd) Help() string {
@@ -85,7 +86,7 @@ func (c *burnCmd) run(e *env) (result, error) {
 		if err != nil {
 			return nil, err
 		}
-		st, err := e.openState(c.State, root)
+		st, err := e.openOrMakeState(c.State, c.StationKey, root)
 		if err != nil {
 			return nil, err
 		}

@@ -88,4 +88,6 @@ var advice = map[string]string{
 	"seal-copies-differ": "take another copy of it",
 	"damaged":            "don't use it; take another copy",
 	"log-damaged":        "let nothing in with it, and have an auditor look",
+	"log-rewritten":      "let nothing in with it, and have an auditor look",
+	"log-truncated":      "let nothing in with it, and have an auditor look",
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -11,15 +10,14 @@ import (
 
 	"sallyport/bundle"
 	"sallyport/bundle/importlog"
-	"sallyport/bundle/trust"
 )
 
 type importCmd struct {
-	Source              string `arg:"" help:"An image file, a device, or sim:DIR."`
-	Trust               string `required:"" help:"The trust root." placeholder:"FILE"`
-	Spool               string `required:"" help:"Where bundles are let in to." type:"path" placeholder:"DIR"`
-	State               string `required:"" help:"This station's state: its key and its log." type:"path" placeholder:"DIR"`
-	StationKey          string `help:"Make the state directory first, for the station with this secret key." placeholder:"FILE"`
+	Source string `arg:"" help:"An image file, a device, or sim:DIR."`
+	Trust  string `required:"" help:"The trust root." placeholder:"FILE"`
+	Spool  string `required:"" help:"Where bundles are let in to." type:"path" placeholder:"DIR"`
+	State  string `required:"" help:"This station's state: its key and its log." type:"path" placeholder:"DIR"`
+	stationKeyFlag
 	AllowUnknownSigners bool   `help:"Let signatures pass by keys that the trust root doesn't list."`
 	CaseClash           bool   `help:"Let names pass that differ only in case."`
 	GapReason           string `help:"Why a gap in the sequence is all right; it stays in the log." placeholder:"TEXT"`
@@ -57,10 +55,7 @@ func (c *importCmd) run(e *env) (_ result, err error) {
 			return nil, err
 		}
 	}
-	if err := c.prepareState(root); err != nil {
-		return nil, err
-	}
-	st, err := e.openState(c.State, root)
+	st, err := e.openOrMakeState(c.State, c.StationKey, root)
 	if err != nil {
 		return nil, err
 	}
@@ -75,22 +70,6 @@ func (c *importCmd) run(e *env) (_ result, err error) {
 		return nil, about(c.Source, st.refused(e, c.Source, err))
 	}
 	return res, nil
-}
-
-// prepareState makes the state directory when it isn't there and a key for it was given.
-func (c *importCmd) prepareState(root *trust.Root) error {
-	if c.StationKey == "" {
-		return nil
-	}
-	have, err := os.ReadFile(filepath.Join(c.State, stationKeyName))
-	if err != nil {
-		return createState(c.State, c.StationKey, root)
-	}
-	given, err := readSmall(c.StationKey)
-	if err == nil && !bytes.Equal(have, given) {
-		err = usagef("%s was made with another key than %s: leave --station-key out, or name another state directory", c.State, c.StationKey)
-	}
-	return err
 }
 
 // admit verifies, stages, logs and releases.

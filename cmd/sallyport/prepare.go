@@ -30,6 +30,7 @@ type prepareCmd struct {
 	LeaveOut  bool   `help:"Leave out what can't be carried instead of refusing, and list it."`
 	CaseClash bool   `help:"Let names pass that differ only in case (Linux source trees have some)."`
 	State     string `help:"Note the preparation in the log of this state directory." type:"path" placeholder:"DIR"`
+	stationKeyFlag
 }
 
 func (c *prepareCmd) Help() string {
@@ -125,6 +126,13 @@ func (c *prepareCmd) run(e *env) (result, error) {
 	if err := c.checkPlaces(e); err != nil {
 		return nil, err
 	}
+	var st *state
+	if c.State != "" {
+		if st, err = e.openOrMakeState(c.State, c.StationKey, root); err != nil {
+			return nil, err
+		}
+		defer st.Close()
+	}
 	src, err := bundle.OpenDir(c.Dir)
 	if err != nil {
 		return nil, err
@@ -160,9 +168,9 @@ func (c *prepareCmd) run(e *env) (result, error) {
 	if err := res.describe(seal, plan.Entries()); err != nil {
 		return nil, err
 	}
-	if c.State != "" {
-		if err := e.logPreparation(c.State, root, seal); err != nil {
-			return res, err
+	if st != nil {
+		if err := st.logPreparation(e, seal); err != nil {
+			return nil, &unfinishedError{"the image is written, and its preparation could not be logged", err}
 		}
 	}
 	if c.Output == "-" {

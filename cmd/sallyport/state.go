@@ -90,6 +90,37 @@ func stationOf(keyData []byte, keyFile string, stations []trust.Station) (*trust
 	return nil, trust.Station{}, usagef("%s: key %s belongs to no station of the trust root", keyFile, key.Public().KeyID())
 }
 
+// stationKeyFlag goes with --state where a state directory can be made.
+type stationKeyFlag struct {
+	StationKey string `help:"Make the state directory first, for the station with this secret key." placeholder:"FILE"`
+}
+
+// openOrMakeState opens a state directory, and makes it first when it isn't there and a station's key was given.
+func (e *env) openOrMakeState(dir, keyFile string, root *trust.Root) (*state, error) {
+	if keyFile == "" {
+		return e.openState(dir, root)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, stationKeyName)); err != nil {
+		if err := createState(dir, keyFile, root); err != nil {
+			return nil, err
+		}
+		return e.openState(dir, root)
+	}
+	data, err := readSmall(keyFile)
+	if err != nil {
+		return nil, err
+	}
+	key, _, err := stationOf(data, keyFile, root.Stations())
+	if err != nil {
+		return nil, err
+	}
+	st, err := e.openState(dir, root)
+	if err == nil && st.station.Key.Public != key.Public() {
+		return nil, errors.Join(usagef("%s was made with another key than %s: leave --station-key out, or name another state directory", dir, keyFile), st.Close())
+	}
+	return st, err
+}
+
 // openState opens a state directory for appending to its log.
 func (e *env) openState(dir string, root *trust.Root) (*state, error) {
 	keyFile := filepath.Join(dir, stationKeyName)
@@ -110,7 +141,7 @@ func (e *env) openState(dir string, root *trust.Root) (*state, error) {
 
 func noState(dir string, err error) error {
 	if errors.As(err, new(*usageError)) {
-		return usagef("%s is no state directory; the first import makes one: give --station-key KEY once", dir)
+		return usagef("%s is no state directory; prepare, burn and import make one when --station-key KEY is given", dir)
 	}
 	return err
 }
@@ -162,12 +193,7 @@ func (s *state) refused(e *env, source string, err error) error {
 }
 
 // logPreparation notes a new bundle in the log of the preparing station.
-func (e *env) logPreparation(dir string, root *trust.Root, seal *bundle.Seal) error {
-	s, err := e.openState(dir, root)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
+func (s *state) logPreparation(e *env, seal *bundle.Seal) error {
 	message, err := seal.Encode()
 	if err != nil {
 		return err

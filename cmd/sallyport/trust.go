@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -265,7 +266,8 @@ func showTrust(path string) (result, error) {
 	root, err := trust.Load(path)
 	var refused *trust.RefusedError
 	if errors.As(err, &refused) && refused.Code == trust.CodeTrustThreshold {
-		res.Note = refused.Detail
+		_, ref := classify(context.Background(), err)
+		res.Note = ref.Detail
 		return res, nil
 	}
 	if err != nil {

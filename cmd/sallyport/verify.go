@@ -231,6 +231,9 @@ func (c *signCmd) run(e *env) (result, error) {
 		return nil, err
 	}
 	res.KeyID = key.Public().KeyID().String()
+	if len(sigs) == len(contents.Slots) {
+		return nil, usagef("all %d slots of %s are filled", len(sigs), c.File)
+	}
 	for i, s := range sigs {
 		if s.KeyID() == key.Public().KeyID() {
 			return nil, usagef("key %s signed already, in slot %d", res.KeyID, i)
@@ -248,7 +251,10 @@ func (c *signCmd) run(e *env) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return res, bundle.AddSignature(c.File, contents.Claims, sig)
+	if err := bundle.AddSignature(c.File, contents.Claims, sig); err != nil {
+		return nil, err
+	}
+	return res, nil
 }
 
 // mayI tells whether the trust root, if one was given, gives the key's holder a part in the channel.
