@@ -16,6 +16,9 @@ import (
 // and read back. Without a cancel between, the two copies differ only if the machine stops in the middle;
 // [MendSlots] puts that right.
 func AddSignature(path string, c *Claims, signature []byte) (err error) {
+	if _, err := trust.ParseSignature(signature); err != nil {
+		return fmt.Errorf("sign %s: %w", path, err)
+	}
 	slot, err := trust.EncodeSlot(signature)
 	if err != nil {
 		return err
