@@ -120,11 +120,11 @@ func collect(fsys fs.FS, leaveOut func(string) bool) ([]Entry, error) {
 			}
 		}
 		info, err := fs.Lstat(fsys, path)
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("stat %s: %w", path, err)
 		}
-		if path != "." && info.Mode().Type() != d.Type() {
-			return refuse("changed-while-read", "%q became something else while the directory was listed; prepare again when nobody writes to it", path)
+		if err != nil || path != "." && info.Mode().Type() != d.Type() {
+			return refuse("changed-while-read", "%q went away or became something else while the directory was listed; prepare again when nobody writes to it", path)
 		}
 		e := Entry{Path: path, MTime: info.ModTime().Unix(), Mode: uint32(info.Mode().Perm())}
 		switch info.Mode().Type() {

@@ -193,7 +193,7 @@ func (p *Plan) writeData(ctx context.Context, w io.Writer, tree io.WriterAt, own
 func (p *Plan) openPayload(e *Entry) (fs.File, fs.FileInfo, error) {
 	f, err := p.fsys.Open(e.Path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR):
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENXIO):
 		return nil, nil, refuse("changed-while-read", "%q went away since the directory was listed; prepare again when nobody writes to it", e.Path)
 	case err != nil:
 		return nil, nil, err
