@@ -110,7 +110,7 @@ func (c *burnCmd) run(e *env) (result, error) {
 			}
 		},
 	})
-	bar.end()
+	bar.end(err)
 	err = about(c.Drive, err)
 	if rec == nil || !rec.Verified && !rec.Spoiled {
 		return nil, err
@@ -125,7 +125,7 @@ func (c *burnCmd) run(e *env) (result, error) {
 func (c *burnCmd) check(e *env, src *source) (*bundle.Contents, error) {
 	bar := e.progress()
 	checked, err := bundle.Check(e.ctx, src.Source, nil, bar.update)
-	bar.end()
+	bar.end(err)
 	if err != nil {
 		return nil, err
 	}

@@ -317,7 +317,7 @@ func (d *demo) tamper() (*demoResult, error) {
 		bar := d.env.progress()
 		_, err := bundle.Verify(d.env.ctx, bundle.Source{ReaderAt: t.patch, Size: src.Size, Medium: true}, root,
 			bundle.VerifyOptions{Entries: scanEntries(true), Progress: bar.update})
-		bar.end()
+		bar.end(err)
 		_, ref := classify(context.Background(), err)
 		switch {
 		case err == nil:

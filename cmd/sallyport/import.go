@@ -95,7 +95,7 @@ func (c *importCmd) admit(e *env, st *state, src *source) (_ *importResult, err 
 	v, err := st.verify(e, src, bundle.VerifyOptions{
 		AllowUnknownSigners: c.AllowUnknownSigners, Entries: scanEntries(c.CaseClash), Sink: sink, Progress: bar.update,
 	}, c.GapReason)
-	bar.end()
+	bar.end(err)
 	if err != nil {
 		return nil, err
 	}

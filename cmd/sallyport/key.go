@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"sallyport/bundle/trust"
@@ -149,7 +150,7 @@ func (e *env) unlockKey(data []byte, path, passwordFile string) (*trust.SecretKe
 	return key, nil
 }
 
-func (e *env) password(prompt, file string) (string, error) {
+func (e *env) password(prompt, file string) (_ string, err error) {
 	if file != "" {
 		data, err := readSmall(file)
 		if err != nil {
@@ -165,11 +166,16 @@ func (e *env) password(prompt, file string) (string, error) {
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return "", usagef("a password is needed and there is no terminal to ask on: give --password-file FILE")
 	}
-	fmt.Fprint(e.stderr, prompt)
 	state, err := term.GetState(int(f.Fd()))
 	if err != nil {
 		return "", err
 	}
+	// Before the prompt: who sees that may type at once.
+	if err := hideInput(int(f.Fd())); err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, term.Restore(int(f.Fd()), state)) }()
+	fmt.Fprint(e.stderr, prompt)
 	type answer struct {
 		password []byte
 		err      error
@@ -188,8 +194,18 @@ func (e *env) password(prompt, file string) (string, error) {
 		return string(a.password), a.err
 	case <-e.ctx.Done():
 		fmt.Fprintln(e.stderr)
-		return "", errors.Join(context.Cause(e.ctx), term.Restore(int(f.Fd()), state))
+		return "", context.Cause(e.ctx)
 	}
+}
+
+// hideInput makes a terminal keep what is typed to itself.
+func hideInput(fd int) error {
+	attr, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return err
+	}
+	attr.Lflag &^= unix.ECHO
+	return unix.IoctlSetTermios(fd, unix.TCSETS, attr)
 }
 
 func (e *env) newPassword(file string) (string, error) {

@@ -153,6 +153,9 @@ func (c *prepareCmd) run(e *env) (result, error) {
 	if err != nil {
 		return nil, about(c.Dir, err)
 	}
+	if err := checkAge(opt, plan.Entries(), e.now()); err != nil {
+		return nil, err
+	}
 	bar := e.progress()
 	var seal *bundle.Seal
 	if c.Output == "-" {
@@ -161,7 +164,7 @@ func (c *prepareCmd) run(e *env) (result, error) {
 		seal, err = plan.WriteFile(e.ctx, c.Output, bar.update)
 		res.Image = c.Output
 	}
-	bar.end()
+	bar.end(err)
 	if err != nil {
 		return nil, about(c.Dir, err)
 	}
@@ -208,6 +211,23 @@ func (c *prepareCmd) checkPlaces(e *env) error {
 		return err
 	}
 	return checkOutput(c.Output)
+}
+
+// checkAge refuses to make what nobody could import any more, unless the epoch was given: that is how an old bundle
+// is made again. The clock serves this check only, and nothing of it gets into the image.
+func checkAge(opt bundle.Options, entries []bundle.Entry, now time.Time) error {
+	if opt.MaxAge == 0 || opt.Epoch != nil {
+		return nil
+	}
+	var newest int64
+	for i := range entries {
+		newest = max(newest, entries[i].MTime)
+	}
+	if newest+opt.MaxAge > now.Unix() {
+		return nil
+	}
+	return usagef("the bundle would have expired at %s, because its newest file is of %s: give --epoch $(date +%%s) to date it today (or --epoch %d)",
+		timeText(newest+opt.MaxAge), timeText(newest), newest)
 }
 
 func channelNames(root *trust.Root) string {

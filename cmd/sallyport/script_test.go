@@ -29,16 +29,44 @@ import (
 // The program is the test binary under another name: scripts, and tests that need a process, run it by that.
 func TestMain(m *testing.M) { testscript.Main(cleaning{m}, map[string]func(){"sallyport": main}) }
 
+// plainProgram builds the program without the race detector, under which a password's key derivation takes ten times
+// as long, for tests that need several.
+func plainProgram(t testing.TB) string {
+	t.Helper()
+	path, err := buildPlain()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+var plainDir string
+
+var buildPlain = sync.OnceValues(func() (path string, err error) {
+	if plainDir, err = os.MkdirTemp("", "sallyport-plain-"); err != nil {
+		return "", err
+	}
+	path = filepath.Join(plainDir, "sallyport")
+	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
 type cleaning struct{ m *testing.M }
 
 func (c cleaning) Run() int {
-	defer func() { os.RemoveAll(fixtureDir) }()
+	defer func() {
+		os.RemoveAll(fixtureDir)
+		os.RemoveAll(plainDir)
+	}()
 	return c.m.Run()
 }
 
 // TestScript runs testdata/script. Each script finds in its directory what [fixture] makes.
 func TestScript(t *testing.T) {
-	fixture := fixture(t)
+	t.Parallel()
+	fixture, plain := fixture(t), filepath.Dir(plainProgram(t))
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
 		RequireUniqueNames: true,
@@ -50,6 +78,7 @@ func TestScript(t *testing.T) {
 				return err
 			}
 			env.Setenv("EXE", exe)
+			env.Setenv("PLAIN", plain)
 			return copyTree(fixture, env.WorkDir)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

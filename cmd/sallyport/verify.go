@@ -114,7 +114,7 @@ func (c *verifyCmd) run(e *env) (result, error) {
 	opt := bundle.VerifyOptions{AllowUnknownSigners: c.AllowUnknownSigners, Entries: scanEntries(c.CaseClash), Progress: bar.update}
 	if c.State == "" {
 		v, err := bundle.Verify(e.ctx, src.Source, root, opt)
-		bar.end()
+		bar.end(err)
 		if err != nil {
 			return nil, about(c.Source, err)
 		}
@@ -126,7 +126,7 @@ func (c *verifyCmd) run(e *env) (result, error) {
 	}
 	defer st.Close()
 	v, err := st.verify(e, src, opt, c.GapReason)
-	bar.end()
+	bar.end(err)
 	if err != nil {
 		return nil, about(c.Source, st.refused(e, c.Source, err))
 	}
@@ -206,7 +206,7 @@ func (c *signCmd) run(e *env) (result, error) {
 	}
 	bar := e.progress()
 	contents, err := bundle.Check(e.ctx, src.Source, nil, bar.update)
-	bar.end()
+	bar.end(err)
 	if err != nil {
 		return nil, about(c.File, err)
 	}
