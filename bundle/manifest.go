@@ -24,8 +24,9 @@ const (
 	maxName          = 255
 	maxPath          = 4096
 	maxDepth         = 64
-	maxTarget        = 1024
+	maxTarget        = 1023
 	maxTargetPart    = 248
+	maxTargetDots    = 100
 	minTime          = -2208988800
 	maxTime          = 5869583999
 	maxEntryBytes    = 64 << 10 // more than the longest path, all escaped, and the rest of an entry
@@ -415,9 +416,16 @@ func (e *Entry) checkTarget() error {
 	if len(e.Target) == 0 || len(e.Target) > maxTarget || !utf8.ValidString(e.Target) || strings.Contains(e.Target, "\x00") {
 		return manifestError("%q: target %.300q is not 1 to %d bytes of UTF-8 without NUL", e.Path, e.Target, maxTarget)
 	}
-	depth, named := strings.Count(e.Path, "/"), false
+	depth, named, dots := strings.Count(e.Path, "/"), false, 0
 	for part := range strings.SplitSeq(e.Target, "/") {
+		if part == "." || part == ".." {
+			dots++
+		} else {
+			dots = 0
+		}
 		switch {
+		case dots > maxTargetDots:
+			return manifestError("%q: target %.300q: more than %d parts in a row that are . or ..", e.Path, e.Target, maxTargetDots)
 		case part == "":
 			return manifestError("%q: target %q is absolute or has an empty part", e.Path, e.Target)
 		case len(part) > maxTargetPart:
