@@ -114,7 +114,7 @@ func TestHostile(t *testing.T) {
 		name, want string
 		change     func(g *forgery)
 	}{
-		{"F2 continuation area that leads to itself", "continuation areas", func(g *forgery) {
+		{"F2 continuation area that leads to itself", "more than 32 continuation areas", func(g *forgery) {
 			ce := g.entry(g.record(long), "CE\x1c")
 			area := g.b[int64(binary.LittleEndian.Uint32(ce[4:]))*BlockSize+int64(binary.LittleEndian.Uint32(ce[12:])):]
 			put733(ce[20:], lenCE)
@@ -130,6 +130,12 @@ func TestHostile(t *testing.T) {
 		{"F2 CL to its own directory", "belongs to the record", func(g *forgery) { childLink(g, "a/f1", uint32(g.lba("a"))) }},
 		{"F2 CL to the root", "belongs to the record", func(g *forgery) { childLink(g, "a/f1", uint32(g.lba("."))) }},
 		{"F2 CL to a file", "directory record", func(g *forgery) { childLink(g, "a/f1", uint32(g.lba("z"))) }},
+		{"F2 CL to what looks like a record", "CL leads to", func(g *forgery) {
+			rec := g.b[g.lba("z")*BlockSize:][:minRecord]
+			clear(rec)
+			putRecordHead(rec, []byte{0}, 20, BlockSize, 0, flagDirectory)
+			childLink(g, "a/f1", uint32(g.lba("z")))
+		}},
 		{"F2 CL outside", "outside the volume", func(g *forgery) { childLink(g, "a/f1", 1<<30) }},
 		{"F2 PL without CL", "PL of a relocated", func(g *forgery) {
 			tf := g.entry(g.dirRecord("a/b", 1), "TF")
@@ -485,9 +491,9 @@ func TestLinksStayInside(t *testing.T) {
 	if b, err := fs.ReadFile(openImage(t, g.b), "d/ok"); err != nil || string(b) != "inside" {
 		t.Errorf("%q, %v", b, err)
 	}
-	for _, name := range []string{"loop1", "through", "out", "abs"} {
-		if _, err := openImage(t, g.b).Open(name); err == nil {
-			t.Errorf("%s can be opened", name)
+	for name, want := range map[string]string{"loop1": "more than 40", "through": "not exist", "out": "leaves the image", "abs": "leaves the image"} {
+		if _, err := openImage(t, g.b).Open(name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("open %s: %v", name, err)
 		}
 	}
 	if target, err := openImage(t, g.b).ReadLink("out"); err != nil || target != "../.." {

@@ -224,9 +224,6 @@ func (l *Layout) buildTree() error {
 			l.dirs[lastDir].n++
 		}
 		if e.Mode.IsDir() {
-			if _, ok := byPath[e.Path]; ok {
-				return entryErrorf(e.Path, "path occurs twice")
-			}
 			if len(l.dirs) == MaxDirs {
 				return entryErrorf(e.Path, "more than %d directories", MaxDirs)
 			}

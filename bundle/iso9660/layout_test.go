@@ -107,8 +107,8 @@ func TestLayoutErrors(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := NewLayout(testVolume, make([]Entry, MaxEntries+1)); err == nil {
-		t.Error("too many entries are taken")
+	if _, err := NewLayout(testVolume, make([]Entry, MaxEntries+1)); err == nil || !strings.Contains(err.Error(), "more than 4000003 entries") {
+		t.Errorf("too many entries: %v", err)
 	}
 }
 
@@ -243,6 +243,9 @@ func TestGolden(t *testing.T) {
 	for i := range 100 {
 		tr.file(fmt.Sprintf("sub/file %d", i), "x")
 	}
+	for i := range 30 {
+		tr.file(fmt.Sprintf("sub/%02d", i)+strings.Repeat("-", 200+i), "continued")
+	}
 	tr.entries = append(tr.entries, Entry{Path: "zz-large", Mode: 0o600, ModTime: maxTime, Size: 5 << 30})
 	l, err := NewLayout(testVolume, tr.entries)
 	if err != nil {
@@ -254,6 +257,45 @@ func TestGolden(t *testing.T) {
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != strings.TrimSpace(string(want)) {
 		t.Errorf("directory area has the digest %s, want %s", got, want)
+	}
+}
+
+// TestContinuationAreas checks that no area crosses a block's end, where isofs refuses it, and that they follow each other in record order.
+func TestContinuationAreas(t *testing.T) {
+	t.Parallel()
+	l, b := richTree(t).layout(t)
+	areas, blocks := 0, 0
+	for k := range l.dirs {
+		d := &l.dirs[k]
+		end := (int64(d.lba) + int64(d.recBlocks)) * BlockSize
+		at := b[int64(d.lba)*BlockSize:]
+		for r := (recordID{}); r.item < d.n+2; r = l.next(d, r) {
+			if at[0] == 0 {
+				at = at[len(at)%BlockSize:]
+			}
+			rec := at[:at[0]]
+			at = at[at[0]:]
+			k := bytes.Index(rec, []byte("CE\x1c\x01"))
+			if k < 0 {
+				continue
+			}
+			lba, _ := get733(rec[k+4:])
+			off, _ := get733(rec[k+12:])
+			n, _ := get733(rec[k+20:])
+			if off+n > BlockSize {
+				t.Fatalf("%q: area of %d bytes at offset %d", l.entries[l.subject(d, r)].Path, n, off)
+			}
+			start := int64(lba)*BlockSize + int64(off)
+			if start != end && (off != 0 || start-end >= int64(n) || start < end) {
+				t.Fatalf("%q: area at byte %d, the last ends at %d", l.entries[l.subject(d, r)].Path, start, end)
+			}
+			end = start + int64(n)
+			areas++
+		}
+		blocks += int(d.caBlocks)
+	}
+	if areas < 100 || blocks < 10 {
+		t.Errorf("only %d areas in %d blocks", areas, blocks)
 	}
 }
 
