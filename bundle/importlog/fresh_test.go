@@ -1,6 +1,8 @@
 package importlog
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -181,7 +183,11 @@ func TestEntryRules(t *testing.T) {
 		t.Fatalf("%+v, %v", e, err)
 	}
 	replaced := func(old, new string) func(*AcceptEntry) {
-		return func(e *AcceptEntry) { e.Seal = []byte(strings.Replace(string(seal), old, new, 1)) }
+		return func(e *AcceptEntry) {
+			e.Seal = []byte(strings.Replace(string(seal), old, new, 1))
+			padded := append(bytes.Clone(e.Seal), bytes.Repeat([]byte{'\n'}, max(0, 8192-len(e.Seal)))...)
+			e.SealDigest = fmt.Sprintf("%x", sha256.Sum256(padded))
+		}
 	}
 	for what, change := range map[string]func(*AcceptEntry){
 		"digest of another seal":   func(e *AcceptEntry) { e.SealDigest = strings.Repeat("ab", 32) },

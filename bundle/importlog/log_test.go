@@ -297,7 +297,10 @@ func TestOpen(t *testing.T) {
 	if _, err := Open(t.Context(), state, southSigner, southVerifier); codeOf(err) != "log-damaged" {
 		t.Errorf("another station: %v", err)
 	}
-	for _, name := range []string{"example.com/log", "sallyport/", "sallyport/../x", "sallyport/North", "sallyport/a/b"} {
+	for _, name := range []string{"example.com/log", "sallyport/", "sallyport/../x", "sallyport/%2e%2e", "sallyport/North", "sallyport/a/b"} {
+		if station, err := stationOf(name); err == nil {
+			t.Errorf("key name %q is that of station %q", name, station)
+		}
 		_, vkey, err := note.GenerateKey(nil, name)
 		check(t, err)
 		v, err := note.NewVerifier(vkey)
@@ -366,6 +369,25 @@ func TestForgedEntries(t *testing.T) {
 		"long detail":   strings.Replace(good, `"d"`, `"`+strings.Repeat("d", 1025)+`"`, 1),
 	} {
 		if _, err := reader(t, forge(t, state, entry)); codeOf(err) != "log-damaged" {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// A checkpoint that the station signed doesn't become the log's by standing there.
+func TestForgedCheckpoint(t *testing.T) {
+	state, l := newLog(t, 2)
+	check(t, l.Close())
+	signer, _ := testKey(t, "north", 1)
+	tree := l.Head().Tree
+	wrong := tree
+	wrong.Hash[0] ^= 1
+	for what, tree := range map[string]tlog.Tree{"another root": wrong, "an entry less": {N: 1, Hash: tree.Hash}, "an entry more": {N: 3, Hash: tree.Hash}, "none": {Hash: tree.Hash}} {
+		forged := copyTree(t, state)
+		data, err := signCheckpoint(tree, signer)
+		check(t, err)
+		check(t, os.WriteFile(filepath.Join(forged, "log", "checkpoint"), data, 0o644))
+		if _, err := reader(t, forged); codeOf(err) != "log-damaged" {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
