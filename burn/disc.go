@@ -66,6 +66,12 @@ func Disc(ctx context.Context, drive Drive, image Image, opts Options) (*Record,
 	if err != nil {
 		return nil, err
 	}
+	if opts.Begin != nil {
+		if b.rec.DiscNumber, err = opts.Begin(); err != nil {
+			b.unlock(ctx)
+			return nil, err
+		}
+	}
 	if err := b.burn(ctx, config); err != nil {
 		err = b.abandon(ctx, err)
 		b.finish()

@@ -25,7 +25,12 @@ type Progress struct {
 
 // Options of Disc and ReadBack. The zero value is good.
 type Options struct {
-	Number      int  // of the disc, for the record; the caller never uses one twice
+	Number int // of the disc, for the record; the caller never uses one twice
+	// Begin, when set, is called once the disc in the drive is found fit,
+	// before anything is done to it, and gives its number in place of Number.
+	// An error ends the burn and leaves the disc blank.
+	Begin func() (number int, err error)
+
 	Speed       int  // kB/s (1× is 1,385 on DVD); 0: what the drive chooses
 	Incremental bool // don't use disc at once even if the drive has it
 

@@ -22,6 +22,7 @@ import (
 // The kinds of entries (docs/format.md, section 13).
 const (
 	KindPrepare = "prepare"
+	KindBegin   = "burn-begin"
 	KindBurn    = "burn"
 	KindAccept  = "accept"
 	KindRelease = "release"
@@ -46,7 +47,17 @@ type PrepareEntry struct {
 	Type    string         `json:"type"`
 }
 
-// A BurnEntry says that a disc was burnt and read back.
+// A BeginEntry says that a disc is about to be burnt: its number is used up, whatever becomes of it.
+type BeginEntry struct {
+	DiscNumber int64  `json:"disc_number"`
+	Kind       string `json:"kind"`
+	SealDigest string `json:"seal_digest"`
+	Station    string `json:"station"`
+	Time       int64  `json:"time"`
+	Type       string `json:"type"`
+}
+
+// A BurnEntry says what became of a burn: read back and equal, or a spoiled disc.
 type BurnEntry struct {
 	Kind       string         `json:"kind"`
 	Record     jsontext.Value `json:"record"` // the burn record, an object
@@ -110,6 +121,7 @@ type Entry struct {
 	Time    int64
 
 	Prepare *PrepareEntry
+	Begin   *BeginEntry
 	Burn    *BurnEntry
 	Accept  *AcceptEntry
 	Release *ReleaseEntry
@@ -159,6 +171,9 @@ func ParseEntry(data []byte) (*Entry, error) {
 	case KindPrepare:
 		e.Prepare = new(PrepareEntry)
 		v = e.Prepare
+	case KindBegin:
+		e.Begin = new(BeginEntry)
+		v = e.Begin
 	case KindBurn:
 		e.Burn = new(BurnEntry)
 		v = e.Burn
@@ -186,6 +201,13 @@ func ParseEntry(data []byte) (*Entry, error) {
 func (e *PrepareEntry) check() error {
 	_, _, err := parseSeal(e.Seal)
 	return err
+}
+
+func (e *BeginEntry) check() error {
+	if e.DiscNumber < 1 {
+		return fmt.Errorf("disc number %d", e.DiscNumber)
+	}
+	return checkDigest(e.SealDigest)
 }
 
 func (e *BurnEntry) check() error {

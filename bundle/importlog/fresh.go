@@ -19,6 +19,7 @@ const futureSlack = 24 * 60 * 60
 type state struct {
 	channels map[string]ChannelState
 	accepted map[string]*acceptance // by seal digest
+	lastDisc int64                  // the largest number of a disc
 	// floor is a time that has certainly passed: the newest creation time, in seconds since 1970, of an
 	// accepted bundle, each counted to a day after its acceptance at most.
 	floor int64
@@ -46,6 +47,11 @@ func newState() state {
 // durable: then next is called.
 func (s *state) after(e *Entry) (next func(), err error) {
 	switch {
+	case e.Begin != nil:
+		if e.Begin.DiscNumber <= s.lastDisc {
+			return nil, fmt.Errorf("disc number %d was used before: the last is %d", e.Begin.DiscNumber, s.lastDisc)
+		}
+		return func() { s.lastDisc = e.Begin.DiscNumber }, nil
 	case e.Accept != nil:
 		return s.afterAccept(e)
 	case e.Release != nil:

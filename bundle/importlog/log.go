@@ -238,7 +238,15 @@ func (l *Log) LogPrepared(seal []byte, now time.Time) (index int64, err error) {
 	return l.append(&PrepareEntry{Kind: KindPrepare, Seal: seal, Station: l.station, Time: l.clock(now), Type: entryType})
 }
 
-// LogBurned records a burnt disc; record is its burn record, an object in canonical JSON, with or without the
+// LogBurnBegins records that a disc is about to be burnt, and returns its number: one more than the largest in the
+// log. Before a burn, so that a number is never used again, also when the machine stops in the middle.
+func (l *Log) LogBurnBegins(sealDigest string, now time.Time) (number int64, err error) {
+	number = l.state.lastDisc + 1
+	_, err = l.append(&BeginEntry{DiscNumber: number, Kind: KindBegin, SealDigest: sealDigest, Station: l.station, Time: l.clock(now), Type: entryType})
+	return number, err
+}
+
+// LogBurned records what became of a burn; record is its burn record, an object in canonical JSON, with or without the
 // newline at its end.
 func (l *Log) LogBurned(sealDigest string, record []byte, now time.Time) (index int64, err error) {
 	record = trimNewlines(record)

@@ -80,7 +80,7 @@ func (c *burnCmd) run(e *env) (result, error) {
 		return nil, about(c.File, err)
 	}
 	var log *importlog.Log
-	number := c.Number
+	opt := burn.Options{Number: c.Number, Speed: c.Speed}
 	if c.State != "" {
 		root, err := loadTrust(c.Trust)
 		if err != nil {
@@ -92,8 +92,9 @@ func (c *burnCmd) run(e *env) (result, error) {
 		}
 		defer st.Close()
 		log = st.log
-		if number, err = nextDisc(e, log); err != nil {
-			return nil, err
+		opt.Begin = func() (int, error) {
+			number, err := log.LogBurnBegins(fmt.Sprintf("%x", checked.Digest()), e.now())
+			return int(number), err
 		}
 	}
 	drive, err := newDrive(c.Drive)
@@ -102,14 +103,12 @@ func (c *burnCmd) run(e *env) (result, error) {
 	}
 	defer drive.Close()
 	bar := e.progress()
-	rec, err := burn.Disc(e.ctx, drive, burn.Image{Source: checked.Image(), Blocks: uint32(checked.Geometry.ImageBlocks())}, burn.Options{
-		Number: number, Speed: c.Speed,
-		Progress: func(p burn.Progress) {
-			if p.Total > 0 {
-				bar.update(string(p.Phase), int64(p.Done)*bundle.BlockSize, int64(p.Total)*bundle.BlockSize)
-			}
-		},
-	})
+	opt.Progress = func(p burn.Progress) {
+		if p.Total > 0 {
+			bar.update(string(p.Phase), int64(p.Done)*bundle.BlockSize, int64(p.Total)*bundle.BlockSize)
+		}
+	}
+	rec, err := burn.Disc(e.ctx, drive, burn.Image{Source: checked.Image(), Blocks: uint32(checked.Geometry.ImageBlocks())}, opt)
 	bar.end(err)
 	err = about(c.Drive, err)
 	if rec == nil || !rec.Verified && !rec.Spoiled {
@@ -144,20 +143,6 @@ func (c *burnCmd) check(e *env, src *source) (*bundle.Contents, error) {
 		return nil, err
 	}
 	return checked, checked.Authorize(root)
-}
-
-// nextDisc is the number after all that the log has.
-func nextDisc(e *env, log *importlog.Log) (int, error) {
-	number := 1
-	for entry, err := range log.Entries(e.ctx, 0) {
-		if err != nil {
-			return 0, err
-		}
-		if entry.Burn != nil {
-			number++
-		}
-	}
-	return number, nil
 }
 
 func logBurn(e *env, log *importlog.Log, checked *bundle.Contents, rec *burn.Record) error {

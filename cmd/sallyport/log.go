@@ -115,6 +115,8 @@ func entryLine(e *importlog.Entry) string {
 	switch {
 	case e.Prepare != nil:
 		what = sealLine(e.Prepare.Seal)
+	case e.Begin != nil:
+		what = fmt.Sprintf("disc %d, seal %.16s", e.Begin.DiscNumber, e.Begin.SealDigest)
 	case e.Burn != nil:
 		var rec struct {
 			Number   int  `json:"disc_number"`
@@ -142,7 +144,7 @@ func entryLine(e *importlog.Entry) string {
 	case e.Refuse != nil:
 		what = fmt.Sprintf("%s from %s: %s", e.Refuse.Code, e.Refuse.Source, e.Refuse.Detail)
 	}
-	return fmt.Sprintf("%5d  %s  %-8s %s", e.Index, timeText(e.Time), e.Kind, printable(what))
+	return fmt.Sprintf("%5d  %s  %-10s %s", e.Index, timeText(e.Time), e.Kind, printable(what))
 }
 
 func sealLine(seal []byte) string {
