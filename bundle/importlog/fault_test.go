@@ -165,7 +165,7 @@ func continues(t *testing.T, l *Log, earlier *Checkpoint) error {
 		return err
 	}
 	head := l.Head().Tree
-	p, err := tlog.ProveTree(head.N, earlier.Tree.N, tlog.TileHashReader(head, &l.store))
+	p, err := tlog.ProveTree(head.N, earlier.Tree.N, tlog.TileHashReader(head, tileSource{&l.store}))
 	if err != nil {
 		return err
 	}

@@ -199,7 +199,7 @@ func (l *Log) provenBundle(ctx context.Context, n int64) ([][]byte, error) {
 	for i := range indexes {
 		indexes[i] = tlog.StoredHashIndex(0, n*tileWidth+int64(i))
 	}
-	hashes, err := tlog.TileHashReader(tree, &l.store).ReadHashes(indexes)
+	hashes, err := tlog.TileHashReader(tree, tileSource{&l.store}).ReadHashes(indexes)
 	if err != nil {
 		return nil, fmt.Errorf("entries from %d: %w", n*tileWidth, err)
 	}
@@ -225,7 +225,7 @@ func (l *Log) Proof(index int64) (tlog.RecordProof, error) {
 	if index < 0 || index >= tree.N {
 		return nil, fmt.Errorf("no entry %d in a log of %d", index, tree.N)
 	}
-	p, err := tlog.ProveRecord(tree.N, index, tlog.TileHashReader(tree, &l.store))
+	p, err := tlog.ProveRecord(tree.N, index, tlog.TileHashReader(tree, tileSource{&l.store}))
 	if err != nil {
 		return nil, fmt.Errorf("prove entry %d: %w", index, err)
 	}
