@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -138,6 +139,58 @@ func TestSignersInTurn(t *testing.T) {
 		t.Error("two have the image at a time")
 	}
 	must(t, f.Close())
+}
+
+// TestWriteOrder: seal B is written first. A file that can't be written from there on keeps its old state.
+func TestWriteOrder(t *testing.T) {
+	img := prepare(t, tiny(), demo())
+	path := imageFile(t, img)
+	child(t, "sign", "BUNDLE_TEST_IMAGE="+path)
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, img) {
+		t.Errorf("the file differs at byte %d, or %v", firstDifference(got, img), err)
+	}
+}
+
+func init() {
+	children["sign"] = func(t *testing.T) {
+		path := os.Getenv("BUNDLE_TEST_IMAGE")
+		c, err := inspectFile(t, path)
+		must(t, err)
+		must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: uint64(c.Geometry.SealB() * BlockSize), Max: unix.RLIM_INFINITY}))
+		err = AddSignature(path, c, signature(t, "alice", c.Message))
+		must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}))
+		if !errors.Is(err, unix.EFBIG) || codeOf(err) != "" {
+			t.Errorf("seal B can't be written: %v", err)
+		}
+	}
+}
+
+// TestBurnersCheck: what Check finds consistent is for Authorize to judge, as in Verify.
+func TestBurnersCheck(t *testing.T) {
+	unsigned := prepare(t, tiny(), demo())
+	astray := demo()
+	astray.Destination = "low"
+	for _, c := range []struct {
+		name             string
+		img              []byte
+		check, authorize string
+	}{
+		{"signed", sign(t, bytes.Clone(unsigned), "alice", "bob", "carol"), "none", "none"},
+		{"unsigned", unsigned, "none", "threshold"},
+		{"a foreign key more", sign(t, bytes.Clone(unsigned), "alice", "bob", "carol", "mallory"), "none", "unknown-signer"},
+		{"for somewhere else", signed(t, tiny(), astray), "none", "wrong-destination"},
+		{"behind an empty slot", func() []byte {
+			img := sign(t, bytes.Clone(unsigned), "alice", "bob")
+			setSlot(t, img, 3, signature(t, "carol", messageOf(t, img)))
+			return img
+		}(), "bad-slot", ""},
+	} {
+		contents, err := Check(t.Context(), fileSource(c.img), nil, nil)
+		wantCode(t, err, c.check)
+		if err == nil {
+			wantCode(t, contents.Authorize(testRoot()), c.authorize)
+		}
+	}
 }
 
 // TestMendSlots takes every state in which AddSignature can stop: before and behind each of its two writes, and in

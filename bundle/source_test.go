@@ -143,6 +143,8 @@ func TestSwapped(t *testing.T) {
 		"a link out for a folder": func(path string) error { return os.Symlink(filepath.Dir(secret), path) },
 		"a FIFO for a folder":     func(path string) error { return unix.Mkfifo(path, 0o755) },
 	}
+	watchdog := time.AfterFunc(time.Minute, func() { panic("waiting for a FIFO") })
+	defer watchdog.Stop()
 	for name, swap := range swaps {
 		for _, when := range []string{"listed", "read"} {
 			m := tiny()
