@@ -149,22 +149,17 @@ func noState(dir string, err error) error {
 // verify verifies a bundle for this station: whom it is for, and whether it is fresh, too.
 func (s *state) verify(e *env, src *source, opt bundle.VerifyOptions, gapReason string) (*bundle.Verified, error) {
 	opt.Station = s.station.Name
+	fresh := s.log.Fresh(s.root, e.now(), gapReason)
 	opt.Fresh = func(c *bundle.Claims) error {
 		s.claims = c
-		channel, ok := s.root.Channel(c.Seal.Channel)
-		if !ok {
-			return fmt.Errorf("the trust root has no channel %q", c.Seal.Channel)
-		}
-		return adviseGap(channel, s.log.CheckFresh(importlog.Candidate{
-			Channel: c.Seal.Channel, Expires: c.Seal.Expires, Previous: c.Seal.Previous,
-			SealDigest: fmt.Sprintf("%x", c.Digest()), Sequence: c.Seal.Sequence,
-		}, importlog.Policy{Gaps: channel.Gaps, MaxJump: channel.MaxJump}, e.now(), gapReason))
+		return adviseGap(s.root, c.Seal.Channel, fresh(c))
 	}
 	return bundle.Verify(e.ctx, src.Source, s.root, opt)
 }
 
 // adviseGap tells how a gap can be let pass, when the channel leaves that to an operator.
-func adviseGap(channel trust.Channel, err error) error {
+func adviseGap(root *trust.Root, name string, err error) error {
+	channel, _ := root.Channel(name)
 	refused, ok := errors.AsType[*importlog.RefusedError](err)
 	switch {
 	case !ok || refused.Code != "gap":
