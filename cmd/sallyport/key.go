@@ -2,11 +2,11 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -176,26 +176,16 @@ func (e *env) password(prompt, file string) (_ string, err error) {
 	}
 	defer func() { err = errors.Join(err, term.Restore(int(f.Fd()), state)) }()
 	fmt.Fprint(e.stderr, prompt)
-	type answer struct {
-		password []byte
-		err      error
+	line, err := e.readLine()
+	fmt.Fprintln(e.stderr)
+	if err != nil {
+		return "", err
 	}
-	answers := make(chan answer, 1)
-	go func() {
-		password, err := term.ReadPassword(int(f.Fd()))
-		answers <- answer{password, err}
-	}()
-	select {
-	case a := <-answers:
-		fmt.Fprintln(e.stderr)
-		if a.err == io.EOF {
-			return "", usagef("no password was given")
-		}
-		return string(a.password), a.err
-	case <-e.ctx.Done():
-		fmt.Fprintln(e.stderr)
-		return "", context.Cause(e.ctx)
+	password, complete := strings.CutSuffix(line, "\n")
+	if !complete {
+		return "", usagef("no password was given")
 	}
+	return password, nil
 }
 
 // hideInput makes a terminal keep what is typed to itself.

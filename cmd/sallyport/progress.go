@@ -45,12 +45,12 @@ func (p *progress) update(step string, done, total int64) {
 			progressbar.OptionThrottle(100*time.Millisecond),
 			progressbar.OptionUseANSICodes(os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"),
 		)
+		p.bar.StartWithoutRender()
 		fmt.Fprint(p.env.stderr, description)
-		return
+	} else if done > 0 {
+		_ = p.bar.Set64(min(done, total)) // a bar that can't be drawn is no reason to stop
 	}
-	if p.done = min(done, total); p.done > 0 {
-		_ = p.bar.Set64(p.done) // a bar that can't be drawn is no reason to stop
-	}
+	p.done = done
 }
 
 // end leaves the bar full, or after an error as it stands, and goes to the next line.

@@ -25,10 +25,13 @@ type terminal struct {
 	mu   sync.Mutex
 	out  []byte        // all that came
 	read int           // of out, by expect
-	news chan struct{} // something came, or the end
-	end  bool
-	tty  *os.File // kept open, so that nothing that was written last is lost
+	news chan struct{} // something came
+	tty  *os.File      // kept open, so that nothing that was written last is lost
+	err  chan error    // from Wait
 }
+
+// endMark comes on the terminal when the process has ended, behind all that it wrote.
+const endMark = "<END>"
 
 // patience is how long a test waits for what should come at once, on a machine that has much else to do.
 const patience = 60 * time.Second
@@ -67,8 +70,13 @@ func onTerminal(t *testing.T, stdout io.Writer, cmd *exec.Cmd) *terminal {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	term := &terminal{t: t, ptm: ptm, cmd: cmd, tty: tty, news: make(chan struct{}, 1)}
+	term := &terminal{t: t, ptm: ptm, cmd: cmd, tty: tty, news: make(chan struct{}, 1), err: make(chan error, 1)}
 	go term.listen()
+	go func() {
+		err := cmd.Wait()
+		_, markErr := tty.WriteString(endMark)
+		term.err <- errors.Join(err, markErr)
+	}()
 	return term
 }
 
@@ -78,7 +86,6 @@ func (term *terminal) listen() {
 		n, err := term.ptm.Read(buf)
 		term.mu.Lock()
 		term.out = append(term.out, buf[:n]...)
-		term.end = err != nil
 		term.mu.Unlock()
 		select {
 		case term.news <- struct{}{}:
@@ -96,7 +103,7 @@ func (term *terminal) expect(text string) {
 	deadline := time.After(patience)
 	for {
 		term.mu.Lock()
-		i, end, seen := bytes.Index(term.out[term.read:], []byte(text)), term.end, string(term.out)
+		i, end, seen := bytes.Index(term.out[term.read:], []byte(text)), bytes.HasSuffix(term.out, []byte(endMark)), string(term.out)
 		if i >= 0 {
 			term.read += i + len(text)
 		}
@@ -129,21 +136,16 @@ func (term *terminal) wait() (code int, screen string) {
 	term.t.Helper()
 	timer := time.AfterFunc(patience, func() { term.cmd.Process.Kill() })
 	defer timer.Stop()
-	err := term.cmd.Wait()
+	err := <-term.err
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		term.t.Fatal(err)
 	}
-	// A mark shows that all before it has come.
-	const mark = "<END>"
-	if _, err := term.tty.WriteString(mark); err != nil {
-		term.t.Fatal(err)
-	}
-	term.expect(mark)
+	term.expect(endMark)
 	term.tty.Close()
 	term.mu.Lock()
 	defer term.mu.Unlock()
-	screen = strings.ReplaceAll(strings.TrimSuffix(string(term.out), mark), "\r\n", "\n")
+	screen = strings.ReplaceAll(strings.TrimSuffix(string(term.out), endMark), "\r\n", "\n")
 	return term.cmd.ProcessState.ExitCode(), screen
 }
 

@@ -55,7 +55,7 @@ func TestREADME(t *testing.T) {
 	for _, want := range []string{
 		"disc         number 1, DVD-R", "read back    equal, after reloading; finalised",
 		"signed by    alice, preparer", "signed by    bob, approver", "verified     every block, every file", "not checked  freshness",
-		"logged       entry 0 of station kiosk", "released     " + dir + "/spool/news/1-", " accept   channel news, sequence 1, ", " release  news/1-",
+		"logged       entry 0 of station kiosk", "released     " + dir + "/spool/news/1-", " accept     channel news, sequence 1, ", " release    news/1-",
 	} {
 		if !strings.Contains(screen, want) {
 			t.Errorf("%q is missing on the terminal:\n%s", want, screen)

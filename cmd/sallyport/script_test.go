@@ -26,11 +26,11 @@ import (
 	"sallyport/burn/drivesim"
 )
 
-// The program is the test binary under another name: scripts, and tests that need a process, run it by that.
+// The program is the test binary under another name, race detector included.
 func TestMain(m *testing.M) { testscript.Main(cleaning{m}, map[string]func(){"sallyport": main}) }
 
-// plainProgram builds the program without the race detector, under which a password's key derivation takes ten times
-// as long, for tests that need several.
+// plainProgram builds the program without the race detector, which makes every start slower and a password's key
+// derivation ten times as long. What runs in a process alone has nothing to race with; the rest is tested with it.
 func plainProgram(t testing.TB) string {
 	t.Helper()
 	path, err := buildPlain()
@@ -66,19 +66,15 @@ func (c cleaning) Run() int {
 // TestScript runs testdata/script. Each script finds in its directory what [fixture] makes.
 func TestScript(t *testing.T) {
 	t.Parallel()
-	fixture, plain := fixture(t), filepath.Dir(plainProgram(t))
+	fixture, plain := fixture(t), plainProgram(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
 		RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("TZ", "UTC")
 			env.Setenv("LC_ALL", "C")
-			exe, err := exec.LookPath("sallyport")
-			if err != nil {
-				return err
-			}
-			env.Setenv("EXE", exe)
-			env.Setenv("PLAIN", plain)
+			env.Setenv("PATH", filepath.Dir(plain)+":"+env.Getenv("PATH"))
+			env.Setenv("EXE", plain)
 			return copyTree(fixture, env.WorkDir)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

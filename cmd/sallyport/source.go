@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -50,7 +49,8 @@ func (e *env) interactive() bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// readLine reads a line that somebody types, until the context is done.
+// readLine reads a line that somebody types, until the context is done. Without a newline at its end it is what came
+// before the end of the input.
 func (e *env) readLine() (string, error) {
 	type answer struct {
 		line string
@@ -68,7 +68,6 @@ func (e *env) readLine() (string, error) {
 	case a := <-answers:
 		return a.line, a.err
 	case <-e.ctx.Done():
-		fmt.Fprintln(e.stderr)
 		return "", context.Cause(e.ctx)
 	}
 }

@@ -286,6 +286,9 @@ const signChecked = "checked      root hash, every file and the directory; the i
 func (e *env) confirm(question string) error {
 	fmt.Fprint(e.stderr, question)
 	line, err := e.readLine()
+	if !strings.HasSuffix(line, "\n") {
+		fmt.Fprintln(e.stderr)
+	}
 	if err != nil {
 		return err
 	}
