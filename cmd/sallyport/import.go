@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -99,7 +100,11 @@ func (c *importCmd) admit(e *env, st *state, src *source) (_ *importResult, err 
 	if err != nil {
 		return nil, err
 	}
-	receipt, err := importlog.Accept(e.ctx, st.log, v, sink.staging, importlog.AcceptOptions{Now: e.now(), GapReason: c.GapReason})
+	// From here on there is something in the log: what stops it says so.
+	if err := context.Cause(e.ctx); err != nil {
+		return nil, err
+	}
+	receipt, err := importlog.Accept(context.WithoutCancel(e.ctx), st.log, v, sink.staging, importlog.AcceptOptions{Now: e.now(), GapReason: c.GapReason})
 	if err != nil {
 		return nil, err
 	}
@@ -130,12 +135,5 @@ func (s *stagingSink) Put(e *bundle.Entry, r io.Reader) (err error) {
 			return err
 		}
 	}
-	switch e.Type {
-	case bundle.Dir:
-		return s.staging.Dir(e.Path, fs.FileMode(e.Mode), e.MTime)
-	case bundle.Symlink:
-		return s.staging.Symlink(e.Path, e.Target, e.MTime)
-	default:
-		return s.staging.File(e.Path, fs.FileMode(e.Mode), e.MTime, e.Size, r)
-	}
+	return s.staging.Put(e, r)
 }
