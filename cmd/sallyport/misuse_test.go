@@ -15,7 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/bundle"
 	"sallyport/bundle/importlog"
+	"sallyport/burn/drivesim"
 )
 
 // sallyport runs the program in a process of its own.
@@ -629,4 +631,55 @@ func TestUnlogged(t *testing.T) {
 		t.Errorf("got %q, want %q", &stderr, want)
 	}
 	must(t, dir, "log", "verify", "--state", "state")
+}
+
+// TestImageChangesBeforeBurn: T16, an image that somebody changes after burn has checked it. The drive's file of
+// faults is a FIFO: opening the drive, which comes between, waits until the change is made.
+func TestImageChangesBeforeBurn(t *testing.T) {
+	t.Parallel()
+	dir := room(t)
+	in := func(name string) string { return filepath.Join(dir, name) }
+	drive, err := drivesim.New(in("drive"), drivesim.Config{})
+	if err == nil {
+		err = errors.Join(drive.Close(), syscall.Mkfifo(in("drive/faults"), 0o600))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sallyport", "burn", "bundle.iso", "--drive", "sim:drive", "--trust", "trust.json")
+	cmd.Dir = dir
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	faults, err := os.OpenFile(in("drive/faults"), os.O_WRONLY, 0) // waits for the drive to be opened
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := os.OpenFile(in("bundle.iso"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := bundle.Inspect(t.Context(), bundle.Source{ReaderAt: image, Size: 1 << 40, Medium: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := image.WriteAt([]byte("HELLO"), (c.Seal.Manifest.LBA-1)*bundle.BlockSize); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(image.Close(), faults.Close()); err != nil {
+		t.Fatal(err)
+	}
+	code := exitCode(t, cmd.Wait())
+	if code == 0 || strings.Contains(stdout.String(), "read back    equal") {
+		t.Fatalf("exit status %d: a disc was burnt from a changed image\n%s", code, &stdout)
+	}
+	if !strings.Contains(stderr.String(), "hash tree") {
+		t.Errorf("on stderr: %q", &stderr)
+	}
+	if problem := badErrorLine(stderr.String()); problem != "" {
+		t.Errorf("%s: %q", problem, &stderr)
+	}
+	t.Logf("exit status %d: %s", code, &stderr)
 }
