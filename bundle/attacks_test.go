@@ -405,6 +405,11 @@ func TestSecondAnswer(t *testing.T) {
 				if err == nil {
 					sink.compare(t, fsys)
 				}
+				for path, got := range sink.data {
+					if !bytes.HasPrefix(fsys[path].Data, got) {
+						t.Errorf("LBA %d, a lie from reading %d on: %s arrived with it in it", lba, lieFrom, path)
+					}
+				}
 				parity := lba >= g.FEC() && lba < g.SealB()
 				if src.lied && err == nil && !parity {
 					t.Errorf("LBA %d, a lie from reading %d on: accepted", lba, lieFrom)

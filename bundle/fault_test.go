@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -181,6 +182,27 @@ func TestWriteErrors(t *testing.T) {
 	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "missing"))
 	if _, err := plan(t, tiny(), demo()).WriteTo(t.Context(), io.Discard, nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no folder for temporary files: %v", err)
+	}
+}
+
+// TestOwnFilesFault: what makes the format's own files ends when the image can't take them.
+func TestOwnFilesFault(t *testing.T) {
+	p := plan(t, synthetic{tiny(), 1000, claimed{mode: fs.ModeDir | 0o755}}, demo()) // a directory area of some MiB
+	for _, own := range []*ownFiles{nil, {}} {
+		synctest.Test(t, func(t *testing.T) {
+			iw := p.layout.NewWriter(failingWriter{syscall.ENOSPC})
+			err := own.put(iw, layoutReadme, func(w io.Writer) error {
+				_, err := w.Write(make([]byte, readmeBytes))
+				return err
+			})
+			if !errors.Is(err, syscall.ENOSPC) {
+				t.Error(err)
+			}
+		})
+	}
+	iw := p.layout.NewWriter(io.Discard)
+	if err := (*ownFiles)(nil).put(iw, layoutReadme, func(io.Writer) error { return errMedium }); !errors.Is(err, errMedium) {
+		t.Error(err)
 	}
 }
 

@@ -238,6 +238,28 @@ func TestSealRules(t *testing.T) {
 		}
 		r.wantOnlySeal(t, geometryOf(t, img))
 	}
+	// Consistent in all that derives, and yet beyond what there may be.
+	for name, change := range map[string]func(s *Seal){
+		"T7 volume 1 of 2":           func(s *Seal) { s.Set.Of = 2 },
+		"T7 volume 2 of 2":           func(s *Seal) { s.Set.Index, s.Set.Of = 2, 2 },
+		"volume 0 of 0":              func(s *Seal) { s.Set.Index, s.Set.Of = 0, 0 },
+		"T10 manifest of 1 GiB + 1":  func(s *Seal) { s.Verity.DataBlocks, s.Manifest.Bytes = 1<<21, MaxManifestBytes+1 },
+		"manifest in the first file": func(s *Seal) { s.Manifest.LBA = 16 },
+		"manifest behind the end":    func(s *Seal) { s.Manifest.LBA = s.Verity.DataBlocks },
+		"25 roots":                   func(s *Seal) { s.FEC.Roots = 25 },
+	} {
+		c := *s
+		change(&c)
+		g, err := NewGeometry(c.Verity.DataBlocks, int(c.FEC.Roots))
+		if err == nil {
+			c.fill(g)
+		}
+		text, err := c.Encode()
+		must(t, err)
+		if _, err := ParseSeal(text); codeOf(err) != "bad-seal" {
+			t.Errorf("%s: %v, want bad-seal", name, err)
+		}
+	}
 	for _, profile := range []any{0, 2, 1000} {
 		_, err := ParseSeal([]byte(member("profile", 1, profile)))
 		wantCode(t, err, "unsupported-profile")
