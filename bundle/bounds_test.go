@@ -144,11 +144,11 @@ func TestVerifyMemory(t *testing.T) {
 		_, err := io.Copy(io.Discard, r)
 		return err
 	})
-	bounded(t, "verify 40 MiB", 16<<20, func() {
+	bounded(t, "verify 40 MiB", 8<<20, func() {
 		_, err := verify(mediumSource(img), VerifyOptions{Sink: sink})
 		must(t, err)
 	})
-	bounded(t, "write 40 MiB", 64<<20, func() {
+	bounded(t, "write 40 MiB", 26<<20, func() {
 		_, err := plan(t, payload, demo()).WriteTo(t.Context(), io.Discard, nil)
 		must(t, err)
 	})
