@@ -169,6 +169,15 @@ func parseAge(s string) (int64, error) {
 	return int64(span / time.Second), nil
 }
 
+// spanText writes seconds as parseAge reads them.
+func spanText(seconds int64) string {
+	const day = 24 * 60 * 60
+	if seconds%day == 0 {
+		return fmt.Sprintf("%dd", seconds/day)
+	}
+	return (time.Duration(seconds) * time.Second).String()
+}
+
 func editTrust(path string, edit func(*trust.Document) error) (result, error) {
 	data, err := readSmall(path)
 	if err != nil {
@@ -307,7 +316,7 @@ func (r *trustResult) text(w io.Writer) {
 	for _, c := range d.Channels {
 		age := "never expire"
 		if c.MaxAge > 0 {
-			age = "expire after " + (time.Duration(c.MaxAge) * time.Second).String()
+			age = "expire after " + spanText(c.MaxAge)
 		}
 		fmt.Fprintf(w, "channel      %s to %s: prepared by %d of %s, approved by %d of %s; bundles %s, gaps: %s\n", c.Name, c.Destination,
 			c.Preparers.Threshold, strings.Join(c.Preparers.Holders, ", "), c.Approvers.Threshold, strings.Join(c.Approvers.Holders, ", "), age, c.Gaps)
