@@ -16,7 +16,8 @@ import (
 // and read back. Without a cancel between, the two copies differ only if the machine stops in the middle;
 // [MendSlots] puts that right.
 func AddSignature(path string, c *Claims, signature []byte) (err error) {
-	if _, err := trust.ParseSignature(signature); err != nil {
+	sig, err := trust.ParseSignature(signature)
+	if err != nil {
 		return fmt.Errorf("sign %s: %w", path, err)
 	}
 	slot, err := trust.EncodeSlot(signature)
@@ -26,6 +27,12 @@ func AddSignature(path string, c *Claims, signature []byte) (err error) {
 	sigs, err := c.Signatures()
 	if err != nil {
 		return err
+	}
+	for i, other := range sigs {
+		if other.KeyID() == sig.KeyID() {
+			// Verify refuses two of one key, and a slot can't be emptied again.
+			return fmt.Errorf("sign %s: key %s has signed it already, in slot %d", path, sig.KeyID(), i)
+		}
 	}
 	if len(sigs) == slotCount {
 		return fmt.Errorf("sign %s: all %d slots are filled", path, slotCount)

@@ -28,15 +28,21 @@ func inspectFile(t testing.TB, path string) (*Claims, error) {
 	return Inspect(t.Context(), fileSource(img))
 }
 
+func mustInspect(t testing.TB, path string) *Claims {
+	t.Helper()
+	c, err := inspectFile(t, path)
+	must(t, err)
+	return c
+}
+
 // TestAddSignature signs one after the other until the slots are full; nothing else of the image changes.
 func TestAddSignature(t *testing.T) {
 	original := prepare(t, tiny(), withRoots(2))
 	path := imageFile(t, original)
 	want := bytes.Clone(original)
-	names := []string{"alice", "bob", "carol", "bob2", "alice", "bob", "carol", "bob2"}
+	names := []string{"alice", "bob", "carol", "bob2", "erin", "rita", "high", "low"}
 	for i, name := range names {
-		c, err := inspectFile(t, path)
-		must(t, err)
+		c := mustInspect(t, path)
 		sig := signature(t, name, c.Message)
 		must(t, AddSignature(path, c, sig))
 		setSlot(t, want, i, sig)
@@ -45,13 +51,16 @@ func TestAddSignature(t *testing.T) {
 		if !bytes.Equal(got, want) {
 			t.Fatalf("signature %d: the image differs at byte %d", i, firstDifference(got, want))
 		}
-		if _, err := verify(fileSource(got), VerifyOptions{}); (err == nil) != (i >= 2) {
+		if _, err := verify(fileSource(got), VerifyOptions{}); (err == nil) != (i == 2 || i == 3) { // erin has no role
 			t.Errorf("%d signatures: %v", i+1, err)
+		}
+		if err := AddSignature(path, mustInspect(t, path), sig); err == nil || !strings.Contains(err.Error(), "has signed it already, in slot") {
+			t.Errorf("%s signs again: %v", name, err)
 		}
 	}
 	c, err := inspectFile(t, path)
 	must(t, err)
-	if err := AddSignature(path, c, signature(t, "alice", c.Message)); err == nil || !strings.Contains(err.Error(), "all 8 slots are filled") {
+	if err := AddSignature(path, c, signature(t, "mallory", c.Message)); err == nil || !strings.Contains(err.Error(), "all 8 slots are filled") {
 		t.Errorf("the ninth signature: %v", err)
 	}
 }
