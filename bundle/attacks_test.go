@@ -316,6 +316,18 @@ func (b *brokenAt) ReadAt(p []byte, off int64) (int, error) {
 	return b.r.ReadAt(p, off)
 }
 
+// TestMaxAge: row T5, the channel's max_age is the receiver's rule, not the preparer's word.
+func TestMaxAge(t *testing.T) {
+	for age, code := range map[int64]string{99: "none", 100: "none", 101: "expires-too-late", 0: "expires-too-late"} {
+		opt := demo()
+		opt.Channel, opt.MaxAge = "brief", age
+		_, err := verify(fileSource(signed(t, tiny(), opt)), VerifyOptions{})
+		if codeOf(err) != code {
+			t.Errorf("good for %d seconds (0: for ever): %v, want %s", age, err, code)
+		}
+	}
+}
+
 // TestSurplus: row T9, what lies behind the image.
 func TestSurplus(t *testing.T) {
 	img := signed(t, tiny(), demo())
@@ -342,6 +354,11 @@ func TestSurplus(t *testing.T) {
 	wantCode(t, err, "surplus-data")
 
 	longer[end+900*BlockSize] = 0
+	// Behind a gap so long that nobody can say what lies there.
+	for _, gap := range []int64{301, 1000} {
+		_, err := verify(Source{&brokenAt{bytes.NewReader(longer), blocks, blocks + gap}, int64(len(longer)), true}, VerifyOptions{})
+		wantCode(t, err, "surplus-data")
+	}
 	for _, c := range []struct {
 		name       string
 		first, end int64
@@ -350,7 +367,7 @@ func TestSurplus(t *testing.T) {
 		fault      bool
 	}{
 		{"run-out", blocks + 998, blocks + 1000, true, 1, false},
-		{"all behind the image", blocks, blocks + 1000, true, 1, false},
+		{"300 blocks behind the image", blocks, blocks + 300, true, 1, false},
 		{"the padding's last block", blocks - 1, blocks, true, 1, false},
 		{"the padding's last block of a file", blocks - 1, blocks, false, 0, true},
 		{"the locator's copy", geometryOf(t, img).LocatorCopy(), geometryOf(t, img).LocatorCopy() + 1, true, 1, false},

@@ -66,7 +66,8 @@ func secretKey(name string) *trust.SecretKey {
 }
 
 // testRoot has the channels demo (prepared by alice, approved by bob and carol, for station high), vault (alice
-// and bob, for the group vaults of stations vault-a and vault-b) and other (erin and bob, for high). Nobody there
+// and bob, for the group vaults of stations vault-a and vault-b) other (erin and bob, for high) and brief (as
+// demo, good for 100 seconds). Nobody there
 // has mallory's key.
 var testRoot = sync.OnceValue(func() *trust.Root {
 	d := trust.NewDocument()
@@ -86,6 +87,7 @@ var testRoot = sync.OnceValue(func() *trust.Root {
 	for _, c := range []trust.Channel{
 		{Name: "demo", Destination: "high", Preparers: role(1, "alice"), Approvers: role(2, "bob", "carol")},
 		{Name: "other", Destination: "high", Preparers: role(1, "erin"), Approvers: role(1, "bob")},
+		{Name: "brief", Destination: "high", MaxAge: 100, Preparers: role(1, "alice"), Approvers: role(2, "bob", "carol")},
 		{Name: "vault", Destination: "vaults", Preparers: role(1, "alice"), Approvers: role(1, "bob")},
 	} {
 		c.Gaps, c.MaxJump = trust.GapsRefuse, 1000

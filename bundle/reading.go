@@ -362,7 +362,8 @@ func (r *reading) rest(ctx context.Context) error {
 	return nil
 }
 
-// maxUnreadable bounds how many blocks that were not written for a reader may fail before looking on is given up.
+// maxUnreadable bounds how many blocks that were not written for a reader may fail: the padding, and the run-out
+// behind the last block. Behind more of them anything could hide.
 const maxUnreadable = 300
 
 func (r *reading) zeroBlocks(ctx context.Context, first, end int64, code string) error {
@@ -392,9 +393,8 @@ func (r *reading) zeroBlocks(ctx context.Context, first, end int64, code string)
 				return err
 			}
 			if err != nil {
-				if unreadable++; unreadable >= maxUnreadable {
-					r.notes = append(r.notes, fmt.Sprintf("%d blocks from LBA %d on can't be read; nothing of the payload lies there", unreadable, first))
-					return nil
+				if unreadable++; unreadable > maxUnreadable {
+					return refuse(code, "from LBA %d on more than %d blocks can't be read, so what lies there can't be judged: %v", first, maxUnreadable, err)
 				}
 			}
 		}

@@ -68,7 +68,7 @@ func Verify(ctx context.Context, src Source, root *trust.Root, opt VerifyOptions
 	if err != nil {
 		return nil, err
 	}
-	if err := checkDestination(c.Seal, root, opt.Station); err != nil {
+	if err := checkChannel(c.Seal, root, opt.Station); err != nil {
 		return nil, err
 	}
 	if opt.Fresh != nil {
@@ -83,15 +83,18 @@ func Verify(ctx context.Context, src Source, root *trust.Root, opt VerifyOptions
 	return &Verified{claims: c, auth: auth, entries: r.entries, notes: append(c.Notes, r.notes...)}, nil
 }
 
-// checkDestination refuses a bundle that is for somebody else: for another place than its channel leads to, or
-// for another station, or another group's, than this one.
-func checkDestination(s *Seal, root *trust.Root, station string) error {
+// checkChannel refuses a bundle that is good for longer than its channel allows, and one that is for somebody
+// else: for another place than its channel leads to, or for another station, or another group's, than this one.
+func checkChannel(s *Seal, root *trust.Root, station string) error {
 	channel, ok := root.Channel(s.Channel)
 	if !ok {
 		return refuse("unknown-channel", "the trust root has no channel %q", s.Channel)
 	}
 	if s.Destination != channel.Destination {
 		return refuse("wrong-destination", "the seal says %q, channel %q leads to %q", s.Destination, s.Channel, channel.Destination)
+	}
+	if channel.MaxAge > 0 && (s.Expires == 0 || s.Expires > s.Created+channel.MaxAge) {
+		return refuse("expires-too-late", "bundles of channel %q are good for %d seconds; this one was created at %d and expires at %d (0: never)", s.Channel, channel.MaxAge, s.Created, s.Expires)
 	}
 	if station == "" || station == s.Destination {
 		return nil
@@ -118,7 +121,7 @@ func (c *Contents) Authorize(root *trust.Root) error {
 	if _, err := root.Authorize(c.Seal.Channel, c.Message, c.Slots, trust.AuthorizeOptions{}); err != nil {
 		return err
 	}
-	return checkDestination(c.Seal, root, "")
+	return checkChannel(c.Seal, root, "")
 }
 
 // Image returns the image for another reading: what lies under the hash tree is checked again as it is read, so

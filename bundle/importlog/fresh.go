@@ -120,8 +120,8 @@ type Policy struct {
 	MaxJump int64  // the largest step of the sequence
 }
 
-// CheckFresh tells whether a bundle is the channel's next one. An accepted bundle that wasn't released is fresh:
-// it is to be finished. gapReason is why an operator lets a gap pass, where the policy leaves it to one; empty: he
+// CheckFresh tells whether a bundle is the channel's next one. An accepted bundle that wasn't released is fresh, and
+// to be finished, until it expires or a later one is accepted. gapReason is why an operator lets a gap pass, where the policy leaves it to one; empty: he
 // doesn't. Refusals: already-imported, stale-sequence, sequence-reused, sequence-jump, gap, expired.
 func (l *Log) CheckFresh(c Candidate, p Policy, now time.Time, gapReason string) error {
 	_, err := l.checkFresh(c, p, now, gapReason)
@@ -132,13 +132,16 @@ func (l *Log) checkFresh(c Candidate, p Policy, now time.Time, gapReason string)
 	if err := c.check(); err != nil {
 		return false, err
 	}
-	if a, ok := l.state.accepted[c.SealDigest]; ok {
-		if a.released {
-			return false, refuse("already-imported", "accepted in entry %d of this station's log, and released as %s", a.index, a.path)
-		}
-		return false, nil
-	}
 	last := l.state.channels[c.Channel]
+	if a, ok := l.state.accepted[c.SealDigest]; ok {
+		switch {
+		case a.released:
+			return false, refuse("already-imported", "accepted in entry %d of this station's log, and released as %s", a.index, a.path)
+		case c.Sequence < last.LastSequence:
+			return false, refuse("stale-sequence", "sequence %d of channel %q was accepted in entry %d and not released; %d was accepted since", c.Sequence, c.Channel, a.index, last.LastSequence)
+		}
+		return false, l.checkExpiry(c, now)
+	}
 	step := c.Sequence - last.LastSequence
 	switch {
 	case step < 0:
@@ -152,10 +155,15 @@ func (l *Log) checkFresh(c Candidate, p Policy, now time.Time, gapReason string)
 	if gap && (p.Gaps != trust.GapsReason || gapReason == "") {
 		return false, refuse("gap", "sequence %d of channel %q follows the seal %q; the last accepted is sequence %d, seal %q", c.Sequence, c.Channel, c.Previous, last.LastSequence, last.LastSealDigest)
 	}
+	return gap, l.checkExpiry(c, now)
+}
+
+// checkExpiry goes by the clock, or by the log where that knows better.
+func (l *Log) checkExpiry(c Candidate, now time.Time) error {
 	if clock := max(now.Unix(), l.state.floor); c.Expires != 0 && clock >= c.Expires {
-		return false, refuse("expired", "expired at %s; it is %s or later", utc(c.Expires), utc(clock))
+		return refuse("expired", "expired at %s; it is %s or later", utc(c.Expires), utc(clock))
 	}
-	return gap, nil
+	return nil
 }
 
 func (c Candidate) check() error {

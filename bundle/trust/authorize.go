@@ -90,11 +90,25 @@ func (r *Root) Authorize(channel string, message []byte, slots [][]byte, opt Aut
 	if missing != "" {
 		return nil, refuse(CodeThreshold, nil, "channel %s: %s", c.Name, missing)
 	}
+	if err := oncePerKey(sigs); err != nil {
+		return nil, err
+	}
 	slices.SortStableFunc(auth.Signers, func(a, b Signer) int {
 		return cmp.Or(strings.Compare(a.Holder, b.Holder), cmp.Compare(a.KeyID, b.KeyID))
 	})
-	auth.Signers = slices.CompactFunc(auth.Signers, func(a, b Signer) bool { return a.KeyID == b.KeyID })
 	return auth, nil
+}
+
+// oncePerKey refuses a second signature by one key: anybody could copy a good one into an empty slot.
+func oncePerKey(sigs []*Signature) error {
+	for i, sig := range sigs {
+		for j, earlier := range sigs[:i] {
+			if earlier.keyID == sig.keyID {
+				return refuse(CodeBadSlot, nil, "slots %d and %d are both signed with key %s", j, i, sig.keyID)
+			}
+		}
+	}
+	return nil
 }
 
 // parseSlots returns the signatures of the filled slots, which come first.

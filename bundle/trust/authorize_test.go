@@ -32,9 +32,10 @@ func TestAuthorize(t *testing.T) {
 		{"good", "demo", "", "", fill(t, good...)},
 		{"in any order", "demo", "", "", fill(t, good[2], good[0], good[1])},
 		{"all of them", "demo", "", "", withGood(sig("dave"), sig("anna"))},
-		{"all slots", "demo", "", "", withGood(sig("dave"), sig("anna"), sig("bob2"), sig("bob"), sig("bob"))},
+		{"all keys", "demo", "", "", withGood(sig("dave"), sig("anna"), sig("bob2"))},
 		{"bob's other key", "demo", "", "", fill(t, good[0], sig("bob2"), good[2])},
-		{"one key twice among enough", "demo", "", "", withGood(sig("bob"))},
+		{"one key twice among enough", "demo", CodeBadSlot, "slots 1 and 3 are both signed with key", withGood(sig("bob"))},
+		{"one key in all slots left", "demo", CodeBadSlot, "slots 0 and 3", withGood(sig("alice"), sig("alice"), sig("alice"), sig("alice"), sig("alice"))},
 
 		{"T1 unsigned", "demo", CodeThreshold, "1 preparer needed, 0 signed; missing 1 of alice, anna; 2 approvers needed, 0 signed; missing 2 of bob, carol, dave", fill(t)},
 		{"T1 foreign key", "demo", CodeUnknownSigner, "slot 0", fill(t, sig("foreign"))},
@@ -106,7 +107,7 @@ func pad(text []byte) []byte {
 // What an authorisation says goes into the log and onto the screen.
 func TestAuthorization(t *testing.T) {
 	s := newSite(t)
-	auth, err := s.root.Authorize("demo", testSeal, s.slots(t, testSeal, "carol", "bob2", "alice", "bob", "bob"), AuthorizeOptions{})
+	auth, err := s.root.Authorize("demo", testSeal, s.slots(t, testSeal, "carol", "bob2", "alice", "bob"), AuthorizeOptions{})
 	must(t, err)
 	bobs := []KeyID{s.keys["bob"].Public().KeyID(), s.keys["bob2"].Public().KeyID()}
 	slices.Sort(bobs)
