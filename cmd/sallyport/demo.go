@@ -85,6 +85,9 @@ func (c *demoCmd) run(e *env) (_ result, err error) {
 		res.Directory, res.Released = dir, d.released
 		d.say("Everything is in %s.", dir)
 	}
+	if d.unsaid != nil {
+		return nil, fmt.Errorf("write what was done: %w", d.unsaid)
+	}
 	return res, nil
 }
 
@@ -121,14 +124,18 @@ type demo struct {
 	dir      string
 	released string
 	step     int
+	unsaid   error // what was done could not be told
 }
 
 func (d *demo) path(name ...string) string { return filepath.Join(append([]string{d.dir}, name...)...) }
 
 // say tells what happens, on standard output, unless that is for a program.
 func (d *demo) say(format string, args ...any) {
-	if !d.env.json {
-		fmt.Fprintf(d.env.stdout, format+"\n", args...)
+	if d.env.json {
+		return
+	}
+	if _, err := fmt.Fprintf(d.env.stdout, format+"\n", args...); err != nil && d.unsaid == nil {
+		d.unsaid = err
 	}
 }
 
@@ -149,7 +156,7 @@ func (d *demo) do(c command) (result, error) {
 		var text strings.Builder
 		res.text(&text)
 		for line := range strings.Lines(text.String()) {
-			fmt.Fprint(d.env.stdout, "   ", line)
+			d.say("   %s", strings.TrimSuffix(line, "\n"))
 		}
 	}
 	return res, err

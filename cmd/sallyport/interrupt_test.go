@@ -35,7 +35,7 @@ func TestSignalAtPipe(t *testing.T) {
 			if n >= 63<<20 {
 				t.Errorf("%d bytes came after the signal", n)
 			}
-			wantFailure(t, exitCode(t, cmd.Wait()), "", stderr.String(), 130, `^sallyport prepare: stopped: .* signal received; nothing was changed$`)
+			wantFailure(t, exitCode(t, cmd.Wait()), "", stderr.String(), 130, `^sallyport prepare: stopped: .* signal received; nothing half-done is left$`)
 			if left := names(t, filepath.Join(dir, "tmp")); left != "" {
 				t.Errorf("left behind: %s", left)
 			}
@@ -97,7 +97,7 @@ func TestInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	spool := names(t, in("spool/news"))
-	const nothing = "stopped: interrupt signal received; nothing was changed"
+	const nothing = "stopped: interrupt signal received; nothing half-done is left"
 	for _, test := range []struct {
 		name  string
 		args  []string
@@ -277,7 +277,7 @@ func TestInterruptedRelease(t *testing.T) {
 		return e.finish("import", res, err), stdout.String(), stderr.String()
 	}
 	code, stdout, stderr := importing(1)
-	wantFailure(t, code, stdout, stderr, 130, `^sallyport import: stopped: interrupt signal received; nothing was changed$`)
+	wantFailure(t, code, stdout, stderr, 130, `^sallyport import: stopped: interrupt signal received; nothing half-done is left$`)
 	code, stdout, stderr = importing(3)
 	wantFailure(t, code, stdout, stderr, 130, `^sallyport import: stopped: interrupt signal received: logged as accepted in entry 0, and not released \(import it again to finish\): `)
 	if out := must(t, dir, "log", "show", "--state", "state"); strings.Contains(out, "release") || !strings.Contains(out, " accept ") {

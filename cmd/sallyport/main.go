@@ -13,6 +13,7 @@ func main() {
 	if !signal.Ignored(syscall.SIGHUP) { // nohup
 		stopping = append(stopping, syscall.SIGHUP)
 	}
+	signal.Ignore(syscall.SIGPIPE) // a closed pipe is an error of the write, after which there is something to tidy up
 	ctx, stop := signal.NotifyContext(context.Background(), stopping...)
 	context.AfterFunc(ctx, stop) // the second signal ends what the first one didn't stop
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)

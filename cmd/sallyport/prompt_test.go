@@ -77,20 +77,20 @@ func TestPrompts(t *testing.T) {
 		code    int
 		last    string
 	}{
-		{"key generate, ^C", generate, []answer{{"New password: ", ctrlC}}, 130, "sallyport key generate: stopped: interrupt signal received; nothing was changed"},
-		{"key generate, ^C at the second", generate, []answer{{"New password: ", "a\n"}, {"The same again: ", ctrlC}}, 130, "sallyport key generate: stopped: interrupt signal received; nothing was changed"},
+		{"key generate, ^C", generate, []answer{{"New password: ", ctrlC}}, 130, "sallyport key generate: stopped: interrupt signal received; nothing half-done is left"},
+		{"key generate, ^C at the second", generate, []answer{{"New password: ", "a\n"}, {"The same again: ", ctrlC}}, 130, "sallyport key generate: stopped: interrupt signal received; nothing half-done is left"},
 		{"key generate, ^D", generate, []answer{{"New password: ", ctrlD}}, 2, "sallyport key generate: no password was given"},
 		{"key generate, empty", generate, []answer{{"New password: ", "\n"}}, 2, "sallyport key generate: the password is empty; --no-password makes a key without one"},
 		{"key generate, two passwords", generate, []answer{{"New password: ", "a\n"}, {"The same again: ", "b\n"}}, 2, "sallyport key generate: the two passwords differ; nothing was written"},
-		{"sign, ^C at the password", sign, []answer{{"Password of safe.key: ", ctrlC}}, 130, "sallyport sign: stopped: interrupt signal received; nothing was changed"},
-		{"sign, ^C in the password", sign, []answer{{"Password of safe.key: ", "rig" + ctrlC}}, 130, "sallyport sign: stopped: interrupt signal received; nothing was changed"},
+		{"sign, ^C at the password", sign, []answer{{"Password of safe.key: ", ctrlC}}, 130, "sallyport sign: stopped: interrupt signal received; nothing half-done is left"},
+		{"sign, ^C in the password", sign, []answer{{"Password of safe.key: ", "rig" + ctrlC}}, 130, "sallyport sign: stopped: interrupt signal received; nothing half-done is left"},
 		{"sign, wrong password", sign, []answer{{"Password of safe.key: ", "wrong\n"}}, 2, "sallyport sign: safe.key: wrong password"},
-		{"sign, ^C at the question", sign, []answer{{"Password of safe.key: ", "right\n"}, {"Sign this? [y/N] ", ctrlC}}, 130, "sallyport sign: stopped: interrupt signal received; nothing was changed"},
+		{"sign, ^C at the question", sign, []answer{{"Password of safe.key: ", "right\n"}, {"Sign this? [y/N] ", ctrlC}}, 130, "sallyport sign: stopped: interrupt signal received; nothing half-done is left"},
 		{"sign, ^D at the question", open, []answer{{"Sign this? [y/N] ", ctrlD}}, 2, "sallyport sign: the answer was not yes: nothing was signed"},
 		{"sign, return at the question", open, []answer{{"Sign this? [y/N] ", "\n"}}, 2, "sallyport sign: the answer was not yes: nothing was signed"},
 		{"sign, no", open, []answer{{"Sign this? [y/N] ", "no\n"}}, 2, "sallyport sign: the answer was not yes: nothing was signed"},
-		{"trust sign, ^C", []string{"trust", "sign", "trust.json", "--key", "safe.key"}, []answer{{"Password of safe.key: ", ctrlC}}, 130, "sallyport trust sign: stopped: interrupt signal received; nothing was changed"},
-		{"key show, ^C", []string{"key", "show", "safe.key"}, []answer{{"Password of safe.key: ", ctrlC}}, 130, "sallyport key show: stopped: interrupt signal received; nothing was changed"},
+		{"trust sign, ^C", []string{"trust", "sign", "trust.json", "--key", "safe.key"}, []answer{{"Password of safe.key: ", ctrlC}}, 130, "sallyport trust sign: stopped: interrupt signal received; nothing half-done is left"},
+		{"key show, ^C", []string{"key", "show", "safe.key"}, []answer{{"Password of safe.key: ", ctrlC}}, 130, "sallyport key show: stopped: interrupt signal received; nothing half-done is left"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

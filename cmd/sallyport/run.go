@@ -171,7 +171,7 @@ func stoppedText(ctx context.Context, err error) string {
 	case spoiled || unfinished:
 		return why + ": " + oneLine(err)
 	case errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx)):
-		return why + "; nothing was changed"
+		return why + "; nothing half-done is left"
 	default:
 		return oneLine(err)
 	}

@@ -65,6 +65,8 @@ func createState(dir, keyFile string, root *trust.Root) (err error) {
 	}
 	// An empty directory may be there, and is replaced. (os.Rename would refuse.)
 	switch err := unix.Rename(part, dir); {
+	case err == unix.ENOTEMPTY && isState(dir): // somebody else was faster
+		return os.RemoveAll(part)
 	case err == unix.ENOTEMPTY || err == unix.EEXIST || err == unix.ENOTDIR:
 		return usagef("%s is there, isn't empty, and is no state directory: name another one", dir)
 	case err != nil:
@@ -137,6 +139,12 @@ func (e *env) openState(dir string, root *trust.Root) (*state, error) {
 		return nil, err
 	}
 	return &state{log: log, station: station, root: root}, nil
+}
+
+// isState tells whether a directory has been made a station's state.
+func isState(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, stationKeyName))
+	return err == nil
 }
 
 func noState(dir string, err error) error {

@@ -96,7 +96,7 @@ func (r *verifyResult) text(w io.Writer) {
 	}
 	fmt.Fprintln(w, "verified     every block, every file")
 	if !r.FreshnessChecked {
-		fmt.Fprintln(w, "not checked  freshness: without --state an old bundle looks as good as a new one")
+		fmt.Fprintln(w, "not checked  freshness, expiry, and whether it is for this station: without --state an old bundle looks as good as a new one")
 	}
 }
 
@@ -105,26 +105,45 @@ func (c *verifyCmd) run(e *env) (result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.State != "" {
+		return c.withState(e, root)
+	}
 	src, err := e.openSource(c.Source)
 	if err != nil {
 		return nil, err
 	}
 	defer src.Close()
 	bar := e.progress()
-	opt := bundle.VerifyOptions{AllowUnknownSigners: c.AllowUnknownSigners, Entries: scanEntries(c.CaseClash), Progress: bar.update}
-	if c.State == "" {
-		v, err := bundle.Verify(e.ctx, src.Source, root, opt)
-		bar.end(err)
-		if err != nil {
-			return nil, about(c.Source, err)
-		}
-		return verified(v, false)
+	v, err := bundle.Verify(e.ctx, src.Source, root, c.options(bar))
+	bar.end(err)
+	if err != nil {
+		return nil, about(c.Source, err)
 	}
+	res, err := verified(v, false)
+	if expires := v.Seal().Expires; expires != 0 && e.now().Unix() >= expires {
+		res.Notes = append(res.Notes, "by this machine's clock it has expired")
+	}
+	return res, err
+}
+
+func (c *verifyCmd) options(bar *progress) bundle.VerifyOptions {
+	return bundle.VerifyOptions{AllowUnknownSigners: c.AllowUnknownSigners, Entries: scanEntries(c.CaseClash), Progress: bar.update}
+}
+
+// withState verifies as an import would, and logs every refusal, the medium's too.
+func (c *verifyCmd) withState(e *env, root *trust.Root) (result, error) {
 	st, err := e.openState(c.State, root)
 	if err != nil {
 		return nil, err
 	}
 	defer st.Close()
+	src, err := e.openSource(c.Source)
+	if err != nil {
+		return nil, st.refused(e, c.Source, err)
+	}
+	defer src.Close()
+	bar := e.progress()
+	opt := c.options(bar)
 	v, err := st.verify(e, src, opt, c.GapReason)
 	bar.end(err)
 	if err != nil {
