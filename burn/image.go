@@ -67,6 +67,32 @@ func newStream(src io.ReaderAt, blocks uint32, sum hash.Hash) *stream {
 	return s
 }
 
+// Digest reads an image from front to back and returns its SHA-256, for [Image].SHA256: a burn whose source has
+// changed since ends in an error.
+func Digest(ctx context.Context, image Image, progress func(done, total int64)) ([]byte, error) {
+	if err := image.check(); err != nil {
+		return nil, err
+	}
+	sum := sha256.New()
+	s := newStream(image.Source, image.Blocks, sum)
+	defer s.close()
+	total := int64(image.Blocks) * BlockSize
+	for done := int64(0); ; {
+		b, err := s.next(ctx)
+		if err == io.EOF {
+			return sum.Sum(nil), nil
+		}
+		if err != nil {
+			return nil, imageError(ctx, err)
+		}
+		done += int64(len(b))
+		s.recycle(b)
+		if progress != nil {
+			progress(done, total)
+		}
+	}
+}
+
 func (s *stream) run(src io.ReaderAt, size int64) {
 	defer close(s.chunks)
 	for off := int64(0); off < size; {

@@ -59,8 +59,11 @@ func accept(ctx context.Context, l *Log, b imported, st *Staging, opt AcceptOpti
 		return l.receipt(e)
 	}
 	// What stands there would be replaced by a release that is taken up again: that must be one of ours.
-	if _, err := st.spool.root.Lstat(seal.releasePath()); !errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.Join(fmt.Errorf("accept: the spool has a %q that this log knows nothing of", seal.releasePath()), err)
+	switch _, err := st.spool.root.Lstat(seal.releasePath()); {
+	case err == nil:
+		return nil, fmt.Errorf("accept: the spool has a %q that this log knows nothing of", seal.releasePath())
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("accept: look for %q in the spool: %w", seal.releasePath(), err)
 	}
 	entry := &AcceptEntry{
 		Kind: KindAccept, Seal: trimNewlines(b.seal), SealDigest: hexDigest, Signers: slices.Clone(b.signers),

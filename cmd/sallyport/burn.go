@@ -75,7 +75,7 @@ func (c *burnCmd) run(e *env) (result, error) {
 	if src.Medium {
 		return nil, usagef("%s is not an image file", c.File)
 	}
-	checked, err := c.check(e, src)
+	checked, sum, err := c.check(e, src)
 	if err != nil {
 		return nil, about(c.File, err)
 	}
@@ -108,7 +108,7 @@ func (c *burnCmd) run(e *env) (result, error) {
 			bar.update(string(p.Phase), int64(p.Done)*bundle.BlockSize, int64(p.Total)*bundle.BlockSize)
 		}
 	}
-	rec, err := burn.Disc(e.ctx, drive, burn.Image{Source: checked.Image(), Blocks: uint32(checked.Geometry.ImageBlocks())}, opt)
+	rec, err := burn.Disc(e.ctx, drive, burn.Image{Source: checked.Image(), Blocks: uint32(checked.Geometry.ImageBlocks()), SHA256: sum}, opt)
 	bar.end(err)
 	err = about(c.Drive, err)
 	if rec == nil || !rec.Verified && !rec.Spoiled {
@@ -120,29 +120,42 @@ func (c *burnCmd) run(e *env) (result, error) {
 	return &burnResult{rec}, err
 }
 
-// check reads the whole image before a disc is spent on it.
-func (c *burnCmd) check(e *env, src *source) (*bundle.Contents, error) {
+// check reads the whole image before a disc is spent on it, and returns its SHA-256 too: that was taken first, so
+// that what doesn't agree with it later on is not what was checked.
+func (c *burnCmd) check(e *env, src *source) (*bundle.Contents, []byte, error) {
+	claims, err := bundle.Inspect(e.ctx, src.Source)
+	if err != nil {
+		return nil, nil, err
+	}
 	bar := e.progress()
+	sum, err := burn.Digest(e.ctx, burn.Image{Source: src, Blocks: uint32(claims.Geometry.ImageBlocks())}, func(done, total int64) {
+		bar.update("digest", done, total)
+	})
+	bar.end(err)
+	if err != nil {
+		return nil, nil, err
+	}
+	bar = e.progress()
 	checked, err := bundle.Check(e.ctx, src.Source, nil, bar.update)
 	bar.end(err)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	sigs, err := checked.Signatures()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(sigs) == 0 && !c.Unsigned {
-		return nil, usagef("nobody has signed %s, and a burnt disc can't be signed any more: sallyport sign first (or --unsigned)", c.File)
+		return nil, nil, usagef("nobody has signed %s, and a burnt disc can't be signed any more: sallyport sign first (or --unsigned)", c.File)
 	}
 	if c.Trust == "" {
-		return checked, nil
+		return checked, sum, nil
 	}
 	root, err := loadTrust(c.Trust)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return checked, checked.Authorize(root)
+	return checked, sum, checked.Authorize(root)
 }
 
 func logBurn(e *env, log *importlog.Log, checked *bundle.Contents, rec *burn.Record) error {

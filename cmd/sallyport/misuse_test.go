@@ -272,6 +272,19 @@ func TestUnlogged(t *testing.T) {
 // TestImageChangesBeforeBurn: T16, an image that somebody changes after burn has checked it. The drive's file of
 // faults is a FIFO: opening the drive, which comes between, waits until the change is made.
 func TestImageChangesBeforeBurn(t *testing.T) {
+	for _, c := range []struct {
+		name, says string
+		lba        func(*bundle.Claims) int64
+	}{
+		{"payload", "hash tree", func(c *bundle.Claims) int64 { return c.Seal.Manifest.LBA - 1 }},
+		{"padding", "the image changed", func(c *bundle.Claims) int64 { return c.Geometry.ImageBlocks() - 1 }},
+		{"seal B", "the image changed", func(c *bundle.Claims) int64 { return c.Geometry.SealB() + 11 }},
+	} {
+		t.Run(c.name, func(t *testing.T) { changeBeforeBurn(t, c.lba, c.says) })
+	}
+}
+
+func changeBeforeBurn(t *testing.T, lba func(*bundle.Claims) int64, says string) {
 	t.Parallel()
 	dir := room(t)
 	in := func(name string) string { return filepath.Join(dir, name) }
@@ -301,7 +314,7 @@ func TestImageChangesBeforeBurn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := image.WriteAt([]byte("HELLO"), (c.Seal.Manifest.LBA-1)*bundle.BlockSize); err != nil {
+	if _, err := image.WriteAt([]byte("HELLO"), lba(c)*bundle.BlockSize); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(image.Close(), faults.Close()); err != nil {
@@ -311,7 +324,7 @@ func TestImageChangesBeforeBurn(t *testing.T) {
 	if code == 0 || strings.Contains(stdout.String(), "read back    equal") {
 		t.Fatalf("exit status %d: a disc was burnt from a changed image\n%s", code, &stdout)
 	}
-	if !strings.Contains(stderr.String(), "hash tree") {
+	if !strings.Contains(stderr.String(), says) {
 		t.Errorf("on stderr: %q", &stderr)
 	}
 	if problem := badErrorLine(stderr.String()); problem != "" {
