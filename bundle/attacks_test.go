@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"golang.org/x/crypto/blake2b"
 
@@ -28,7 +29,7 @@ func messageOf(t testing.TB, img []byte) []byte {
 
 func signature(t testing.TB, key string, message []byte) []byte {
 	t.Helper()
-	sig, err := trust.Sign(secretKey(key), message, "sallyport-seal SEAL.json")
+	sig, err := trust.Sign(secretKey(key), message, "sallyport-seal SEAL.json", time.Unix(1700000000, 0))
 	must(t, err)
 	return sig
 }

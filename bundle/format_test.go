@@ -74,7 +74,7 @@ func workedExample(t *testing.T) string {
 	p("| SEAL.json with its newlines, the seal digest | `%s` |\n| the image, all slots empty | `%s` |\n\n", hash(messageOf(t, img)), hash(img))
 
 	key, public := exampleKey(t)
-	sig, err := trust.Sign(key, messageOf(t, img), "sallyport-seal SEAL.json")
+	sig, err := trust.Sign(key, messageOf(t, img), "sallyport-seal SEAL.json", time.Unix(1700000000, 0))
 	must(t, err)
 	p("The Ed25519 key whose seed is 32 bytes of 01, with key id 0807060504030201 (eight bytes, 01 to 08), has the public text `%s`. Its signature in slot 0, without the newlines behind it:\n\n%s", public, fenced(sig))
 	setSlot(t, img, 0, sig)

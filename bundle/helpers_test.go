@@ -96,7 +96,7 @@ var testRoot = sync.OnceValue(func() *trust.Root {
 	check(d.SetRoot(1, "rita"))
 	data, err := d.Encode()
 	check(err)
-	sig, err := trust.Sign(secretKey("rita"), data, "sallyport-trust trust.json")
+	sig, err := trust.Sign(secretKey("rita"), data, "sallyport-trust trust.json", time.Unix(1700000000, 0))
 	check(err)
 	root, err := trust.Accept(data, map[string][]byte{"rita": sig})
 	check(err)
@@ -217,7 +217,7 @@ func sign(t testing.TB, img []byte, names ...string) []byte {
 	must(t, err)
 	message := img[g.SealA()*BlockSize:][:sealJSONBytes]
 	for i, name := range names {
-		sig, err := trust.Sign(secretKey(name), message, "sallyport-seal SEAL.json")
+		sig, err := trust.Sign(secretKey(name), message, "sallyport-seal SEAL.json", time.Unix(1700000000, 0))
 		must(t, err)
 		setSlot(t, img, i, sig)
 	}

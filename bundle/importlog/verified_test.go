@@ -37,7 +37,7 @@ func newSite(t *testing.T) site {
 	check(t, d.SetRoot(1, "ann"))
 	data, err := d.Encode()
 	check(t, err)
-	sig, err := trust.Sign(s.approver, data, "sallyport-trust trust.json")
+	sig, err := trust.Sign(s.approver, data, "sallyport-trust trust.json", time.Unix(1700000000, 0))
 	check(t, err)
 	s.root, err = trust.Accept(data, map[string][]byte{"ann": sig})
 	check(t, err)
@@ -61,7 +61,7 @@ func (s site) makeBundle(t *testing.T, payload fs.FS, sequence int64, previous s
 		c, err := bundle.Inspect(t.Context(), bundle.Source{ReaderAt: f, Size: info.Size()})
 		check(t, err)
 		check(t, f.Close())
-		sig, err := trust.Sign(key, c.Message, "sallyport-seal SEAL.json")
+		sig, err := trust.Sign(key, c.Message, "sallyport-seal SEAL.json", time.Unix(1700000000, 0))
 		check(t, err)
 		check(t, bundle.AddSignature(p, c, sig))
 	}

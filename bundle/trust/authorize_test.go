@@ -18,7 +18,7 @@ func TestAuthorize(t *testing.T) {
 	good := [][]byte{sig("alice"), sig("bob"), sig("carol")}
 	withGood := func(more ...[]byte) [][]byte { return fill(t, append(append([][]byte{}, good...), more...)...) }
 	raw := s.keys["foreign"].raw(kdfNone)
-	copy(raw[bodyAt:], le64(uint64(s.keys["dave"].Public().KeyID())))
+	copy(raw[bodyAt:], appendMinisignID(nil, s.keys["dave"].Public().KeyID()))
 	davesID, err := fromRaw(raw)
 	must(t, err)
 
@@ -89,7 +89,7 @@ func TestAuthorize(t *testing.T) {
 
 func mustSign(t *testing.T, key *SecretKey, comment string) []byte {
 	t.Helper()
-	sig, err := Sign(key, testSeal, comment)
+	sig, err := Sign(key, testSeal, comment, testTime)
 	must(t, err)
 	return sig
 }

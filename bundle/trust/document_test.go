@@ -41,7 +41,7 @@ func TestDocumentRules(t *testing.T) {
 	many := func(n int) []Holder {
 		var h []Holder
 		for i := range n {
-			h = append(h, Holder{Name: fmt.Sprintf("zz%04d", i), Keys: []Key{{withID(PublicKey{point: [32]byte{2, byte(i), byte(i >> 8)}}, KeyID(i+1)), keyType}}})
+			h = append(h, Holder{Name: fmt.Sprintf("zz%04d", i), Keys: []Key{{withID(PublicKey{point: [32]byte{2, byte(i), byte(i >> 8)}}, KeyID(fmt.Sprintf("%016X", i+1))), keyType}}})
 		}
 		return h
 	}
@@ -59,12 +59,12 @@ func TestDocumentRules(t *testing.T) {
 		"T2 threshold above":          func(d *Document) { d.Channels[0].Approvers.Threshold = 4 },
 		"T2 preparers' threshold":     func(d *Document) { d.Channels[0].Preparers.Threshold = 0 },
 		"T2 holder twice in a role":   func(d *Document) { d.Channels[0].Approvers.Holders[0] = "carol" },
-		"T2 one key under two ids":    func(d *Document) { d.Holders[0].Keys[0].Public = withID(d.Holders[1].Keys[0].Public, 5) },
+		"T2 one key under two ids":    func(d *Document) { d.Holders[0].Keys[0].Public = withID(d.Holders[1].Keys[0].Public, "0000000000000005") },
 		"T2 two keys under one id":    func(d *Document) { d.Holders[0].Keys[0].Public.id = d.Holders[1].Keys[0].Public.id },
 		"T2 one key, two holders":     func(d *Document) { d.Holders[0].Keys[0] = d.Holders[1].Keys[0] },
 		"T2 one key, holder, station": func(d *Document) { d.Stations[0].Key = d.Holders[1].Keys[0] },
 		"T2 one holder, one key twice": func(d *Document) {
-			d.Holders[0].Keys = append(d.Holders[0].Keys, Key{withID(d.Holders[0].Keys[0].Public, 1<<64-1), keyType})
+			d.Holders[0].Keys = append(d.Holders[0].Keys, Key{withID(d.Holders[0].Keys[0].Public, "FFFFFFFFFFFFFFFF"), keyType})
 		},
 		"T2 the same key twice":    func(d *Document) { d.Holders[0].Keys = append(d.Holders[0].Keys, d.Holders[0].Keys[0]) },
 		"roles not disjoint":       func(d *Document) { d.Channels[0].Preparers.Holders[1] = "bob" },
@@ -215,7 +215,7 @@ func TestParseBounds(t *testing.T) {
 		"escaped name":    strings.Replace(string(s.data), `"demo"`, `"d\u0065mo"`, 1),
 		"space":           strings.Replace(string(s.data), `"demo"`, ` "demo"`, 1),
 		"short key":       strings.Replace(string(s.data), s.keys["alice"].Public().String(), "RWQ=", 1),
-		"small-order key": strings.Replace(string(s.data), s.keys["alice"].Public().String(), (PublicKey{id: 1, point: [32]byte{1}}).String(), 1),
+		"small-order key": strings.Replace(string(s.data), s.keys["alice"].Public().String(), (PublicKey{id: "0000000000000001", point: [32]byte{1}}).String(), 1),
 	} {
 		start := time.Now()
 		_, err := Parse([]byte(data))

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/blake2b"
 )
@@ -81,7 +82,7 @@ func newSite(t testing.TB) *site {
 
 func (s *site) sign(t testing.TB, key string, message []byte) []byte {
 	t.Helper()
-	sig, err := Sign(s.keys[key], message, "sallyport-seal SEAL.json")
+	sig, err := Sign(s.keys[key], message, "sallyport-seal SEAL.json", testTime)
 	must(t, err)
 	return sig
 }
@@ -167,6 +168,9 @@ func read(t testing.TB, dir, name string) []byte {
 	must(t, err)
 	return data
 }
+
+// testTime is when the tests sign with OpenPGP.
+var testTime = time.Unix(1700000000, 0)
 
 func le64(v uint64) []byte { return binary.LittleEndian.AppendUint64(nil, v) }
 

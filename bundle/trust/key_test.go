@@ -75,7 +75,7 @@ func TestStockPlain(t *testing.T) {
 		key  *SecretKey
 	}{{"stock", key}, {"ours", ours}} {
 		for _, comment := range []string{"", "sallyport-seal SEAL.json", " a\tb ", strings.Repeat("x", MaxComment)} {
-			sig, err := Sign(k.key, message, comment)
+			sig, err := Sign(k.key, message, comment, testTime)
 			must(t, err)
 			slot, err := EncodeSlot(sig)
 			must(t, err)
@@ -159,7 +159,7 @@ func checkStockKey(t *testing.T, dir, password string) {
 		t.Errorf("opened key %s, the .pub file has %s", key.Public(), pub)
 	}
 	write(t, dir, "m", testSeal)
-	sig, err := Sign(key, testSeal, "")
+	sig, err := Sign(key, testSeal, "", testTime)
 	must(t, err)
 	write(t, dir, "m.minisig", sig)
 	mustStock(t, dir, "", "-V", "-p", "stock.pub", "-m", "m")

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"aead.dev/minisign"
@@ -25,11 +26,30 @@ const (
 
 var errSmallOrder = errors.New("not an Ed25519 key: its order is small or its encoding is not canonical, so anybody can sign for it")
 
-// A KeyID is minisign's hint which key made a signature. It proves nothing.
-type KeyID uint64
+// A KeyID names a key in upper-case hexadecimal digits. Those of minisign have 16, as stock minisign prints them:
+// a hint which key made a signature, which proves nothing. Those of OpenPGP have 40, the key's whole fingerprint.
+type KeyID string
 
-// String gives 16 hexadecimal digits, as stock minisign prints them.
-func (id KeyID) String() string { return fmt.Sprintf("%016X", uint64(id)) }
+const (
+	minisignIDDigits = 16
+	openpgpIDDigits  = 40
+)
+
+func (id KeyID) String() string { return string(id) }
+
+// minisignID takes the eight bytes of a key id as minisign's files have them.
+func minisignID(raw []byte) KeyID {
+	return KeyID(fmt.Sprintf("%0*X", minisignIDDigits, binary.LittleEndian.Uint64(raw)))
+}
+
+// appendMinisignID is the inverse of minisignID.
+func appendMinisignID(raw []byte, id KeyID) []byte {
+	n, err := strconv.ParseUint(string(id), 16, 64)
+	if err != nil && id != "" {
+		panic("trust: not a minisign key id: " + id)
+	}
+	return binary.LittleEndian.AppendUint64(raw, n)
+}
 
 // A PublicKey is a minisign public key. Keys are equal when their id and their Ed25519 key are. The zero value
 // is no key and verifies nothing.
@@ -50,7 +70,7 @@ func ParsePublicKey(text string) (PublicKey, error) {
 	if string(raw[:2]) != "Ed" {
 		return PublicKey{}, fmt.Errorf("parse public key: algorithm %q, not minisign's \"Ed\"", raw[:2])
 	}
-	p := PublicKey{id: KeyID(binary.LittleEndian.Uint64(raw[2:]))}
+	p := PublicKey{id: minisignID(raw[2:])}
 	copy(p.point[:], raw[10:])
 	if isSmallOrder(p.point[:]) {
 		return PublicKey{}, fmt.Errorf("parse public key %s: %w", p.id, errSmallOrder)
@@ -82,7 +102,7 @@ func (p PublicKey) KeyID() KeyID { return p.id }
 func (p PublicKey) String() string {
 	raw := make([]byte, 0, publicRawBytes)
 	raw = append(raw, "Ed"...)
-	raw = binary.LittleEndian.AppendUint64(raw, uint64(p.id))
+	raw = appendMinisignID(raw, p.id)
 	raw = append(raw, p.point[:]...)
 	return base64.StdEncoding.EncodeToString(raw)
 }

@@ -86,7 +86,7 @@ func TestRootIsFixed(t *testing.T) {
 	if st, ok := r.StationByKey(s.keys["high"].Public()); !ok || st.Name != "high" {
 		t.Errorf("station %v, %v", st, ok)
 	}
-	for _, p := range []PublicKey{s.keys["bob"].Public(), withID(s.keys["high"].Public(), 1), withID(s.keys["bob"].Public(), s.keys["high"].Public().KeyID()), {}} {
+	for _, p := range []PublicKey{s.keys["bob"].Public(), withID(s.keys["high"].Public(), "0000000000000001"), withID(s.keys["bob"].Public(), s.keys["high"].Public().KeyID()), {}} {
 		if st, ok := r.StationByKey(p); ok {
 			t.Errorf("key %s is of station %s", p, st.Name)
 		}
@@ -94,7 +94,7 @@ func TestRootIsFixed(t *testing.T) {
 	if h, ok := r.HolderOf(s.keys["bob2"].Public().KeyID()); !ok || h != "bob" {
 		t.Errorf("holder %v, %v", h, ok)
 	}
-	for _, id := range []KeyID{s.keys["high"].Public().KeyID(), s.keys["foreign"].Public().KeyID(), 0} {
+	for _, id := range []KeyID{s.keys["high"].Public().KeyID(), s.keys["foreign"].Public().KeyID(), ""} {
 		if h, ok := r.HolderOf(id); ok {
 			t.Errorf("key %s is of holder %s", id, h)
 		}

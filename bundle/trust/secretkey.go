@@ -177,7 +177,7 @@ func (k *SecretKey) NoteSigner(origin string) (note.Signer, error) {
 func (k *SecretKey) raw(kdf string) []byte {
 	raw := make([]byte, secretRawBytes)
 	copy(raw, "Ed"+kdf+"B2")
-	binary.LittleEndian.PutUint64(raw[bodyAt:], uint64(k.public.id))
+	copy(raw[bodyAt:], appendMinisignID(nil, k.public.id))
 	copy(raw[seedAt:], k.private)
 	return raw
 }
@@ -201,7 +201,7 @@ func fromRaw(raw []byte) (*SecretKey, error) {
 	if !bytes.Equal(k.private[ed25519.SeedSize:], raw[publicAt:sumAt]) {
 		return nil, errors.New("parse secret key file: its public half doesn't belong to its secret half")
 	}
-	k.public.id = KeyID(binary.LittleEndian.Uint64(raw[bodyAt:]))
+	k.public.id = minisignID(raw[bodyAt:])
 	copy(k.public.point[:], raw[publicAt:sumAt])
 	if err := k.minisign.UnmarshalText(k.Encode()); err != nil {
 		return nil, fmt.Errorf("parse secret key file: %w", err)

@@ -3,10 +3,10 @@ package trust
 import (
 	"bytes"
 	"crypto/ed25519"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"aead.dev/minisign"
 )
@@ -89,15 +89,16 @@ func ParseSignature(data []byte) (*Signature, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse signature: byte %d: line 4: %w", at[3], err)
 	}
-	s := &Signature{text: bytes.Clone(data), keyID: KeyID(binary.LittleEndian.Uint64(raw[2:])), comment: string(comment)}
+	s := &Signature{text: bytes.Clone(data), keyID: minisignID(raw[2:]), comment: string(comment)}
 	copy(s.nonces[0][:], raw[10:])
 	copy(s.nonces[1][:], raw2)
 	return s, nil
 }
 
-// Sign returns the signature of message, with comment signed along with it: at most [MaxComment] bytes of
-// printable ASCII and tabs. The same key, message and comment always give the same bytes.
-func Sign(key *SecretKey, message []byte, comment string) ([]byte, error) {
+// Sign returns the signature of message in its canonical form. With a minisign key, comment is signed along with
+// it: at most [MaxComment] bytes of printable ASCII and tabs. OpenPGP has no comment but the time of signing, at.
+// The same key, message, comment and time always give the same bytes.
+func Sign(key *SecretKey, message []byte, comment string, at time.Time) ([]byte, error) {
 	if err := checkComment(comment); err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha512"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"math/big"
 	"strings"
 	"testing"
@@ -26,7 +27,7 @@ func edit(sig []byte, i int, f func(string) string) []byte {
 
 func TestSignatureForm(t *testing.T) {
 	key := testKey(t, 1)
-	good, err := Sign(key, testSeal, "sallyport-seal SEAL.json")
+	good, err := Sign(key, testSeal, "sallyport-seal SEAL.json", testTime)
 	must(t, err)
 	sig, err := ParseSignature(good)
 	must(t, err)
@@ -37,7 +38,7 @@ func TestSignatureForm(t *testing.T) {
 		!strings.HasPrefix(l[1], "RU") || l[2] != "trusted comment: sallyport-seal SEAL.json" {
 		t.Errorf("signature is\n%s", good)
 	}
-	again, err := Sign(key, testSeal, "sallyport-seal SEAL.json")
+	again, err := Sign(key, testSeal, "sallyport-seal SEAL.json", testTime)
 	if err != nil || string(again) != string(good) {
 		t.Errorf("the same signature again has other bytes: %v", err)
 	}
@@ -79,7 +80,7 @@ func TestSignatureForm(t *testing.T) {
 		}
 	}
 	for _, comment := range []string{"\n", "a\nb", "\r", "\x00", "\x7f", "ä", strings.Repeat("x", MaxComment+1)} {
-		if _, err := Sign(key, testSeal, comment); err == nil {
+		if _, err := Sign(key, testSeal, comment, testTime); err == nil {
 			t.Errorf("comment %.20q was signed", comment)
 		}
 	}
@@ -95,9 +96,9 @@ func tailBit(l string) string {
 // T15: everything in a signature, and what it was made over, is bound to it.
 func TestT15Verify(t *testing.T) {
 	key, other := testKey(t, 1), testKey(t, 2)
-	good, err := Sign(key, testSeal, "sallyport-seal SEAL.json")
+	good, err := Sign(key, testSeal, "sallyport-seal SEAL.json", testTime)
 	must(t, err)
-	foreign, err := Sign(other, testSeal, "sallyport-seal SEAL.json")
+	foreign, err := Sign(other, testSeal, "sallyport-seal SEAL.json", testTime)
 	must(t, err)
 	flip := func(i, at int) []byte {
 		return edit(good, i, func(l string) string {
@@ -117,7 +118,7 @@ func TestT15Verify(t *testing.T) {
 		{"good", key.Public(), testSeal, good, true},
 		{"trusted comment altered", key.Public(), testSeal, edit(good, 2, func(l string) string { return l + "x" }), false},
 		{"same key id, other key", withID(other.Public(), key.Public().KeyID()), testSeal, good, false},
-		{"same key, other id", withID(key.Public(), 1), testSeal, good, false},
+		{"same key, other id", withID(key.Public(), "0000000000000001"), testSeal, good, false},
 		{"other key", other.Public(), testSeal, good, false},
 		{"another file", key.Public(), append(bytes.Clone(testSeal), '\n'), good, false},
 		{"unpadded seal", key.Public(), bytes.TrimRight(testSeal, "\n"), good, false},
@@ -238,11 +239,11 @@ func mustMinisignKey(t *testing.T, text string) minisign.PublicKey {
 // bad by hand.
 func TestSmallOrderNonce(t *testing.T) {
 	key := testKey(t, 1)
-	honest, err := Sign(key, testSeal, "x")
+	honest, err := Sign(key, testSeal, "x", testTime)
 	must(t, err)
 	digest := blakeOf(testSeal)
 	first := signWithIdentity(key.private.Seed(), digest)
-	odd := join(lines(honest)[0], base64.StdEncoding.EncodeToString(append(append([]byte("ED"), le64(uint64(key.Public().id))...), first...)),
+	odd := join(lines(honest)[0], base64.StdEncoding.EncodeToString(append(append([]byte("ED"), appendMinisignID(nil, key.Public().id)...), first...)),
 		trustedPrefix+"x", base64.StdEncoding.EncodeToString(ed25519.Sign(key.private, append(bytes.Clone(first), 'x'))))
 	raw, err := base64.StdEncoding.DecodeString(lines(honest)[1])
 	must(t, err)
@@ -268,7 +269,7 @@ func TestSmallOrderNonce(t *testing.T) {
 }
 
 func TestSlot(t *testing.T) {
-	good, err := Sign(testKey(t, 1), testSeal, strings.Repeat("x", MaxComment))
+	good, err := Sign(testKey(t, 1), testSeal, strings.Repeat("x", MaxComment), testTime)
 	must(t, err)
 	slot, err := EncodeSlot(good)
 	must(t, err)
@@ -307,7 +308,7 @@ func TestSlot(t *testing.T) {
 
 func FuzzParseSignature(f *testing.F) {
 	for _, comment := range []string{"", "sallyport-seal SEAL.json", "\t"} {
-		sig, err := Sign(testKey(f, 1), testSeal, comment)
+		sig, err := Sign(testKey(f, 1), testSeal, comment, testTime)
 		must(f, err)
 		f.Add(sig)
 	}
@@ -322,14 +323,14 @@ func FuzzParseSignature(f *testing.F) {
 		if err != nil || string(again) != string(data) {
 			t.Fatalf("%q is not canonical, the same again is %q (%v)", data, again, err)
 		}
-		if KeyID(peer.KeyID) != sig.KeyID() || peer.TrustedComment != sig.Comment() || peer.Algorithm != minisign.HashEdDSA {
+		if fmt.Sprintf("%016X", peer.KeyID) != sig.KeyID().String() || peer.TrustedComment != sig.Comment() || peer.Algorithm != minisign.HashEdDSA {
 			t.Fatalf("%q: %s %q, the peer reads %016X %q", data, sig.KeyID(), sig.Comment(), peer.KeyID, peer.TrustedComment)
 		}
 	})
 }
 
 func FuzzParseSlot(f *testing.F) {
-	sig, err := Sign(testKey(f, 1), testSeal, "x")
+	sig, err := Sign(testKey(f, 1), testSeal, "x", testTime)
 	must(f, err)
 	slot, err := EncodeSlot(sig)
 	must(f, err)

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"sallyport/bundle"
 	"sallyport/bundle/trust"
@@ -171,7 +172,7 @@ func TestByHandTampered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sig, err := trust.Sign(stranger, c.Message, "sallyport-seal SEAL.json")
+	sig, err := trust.Sign(stranger, c.Message, "sallyport-seal SEAL.json", time.Unix(1700000000, 0))
 	if err != nil {
 		t.Fatal(err)
 	}

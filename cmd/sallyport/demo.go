@@ -300,7 +300,7 @@ func (d *demo) tamper() (*demoResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	forged, err := trust.Sign(stranger, claims.Message, "sallyport-seal SEAL.json")
+	forged, err := trust.Sign(stranger, claims.Message, "sallyport-seal SEAL.json", d.env.now())
 	if err != nil {
 		return nil, err
 	}

@@ -303,7 +303,7 @@ func cmdForge(ts *testscript.TestScript, neg bool, args []string) {
 		key, err = trust.ParseSecretKey([]byte(ts.ReadFile(args[2])))
 		ts.Check(err)
 	}
-	sig, err := trust.Sign(key, c.Message, "sallyport-seal SEAL.json")
+	sig, err := trust.Sign(key, c.Message, "sallyport-seal SEAL.json", time.Unix(1700000000, 0))
 	ts.Check(err)
 	slot, err := trust.EncodeSlot(sig)
 	ts.Check(err)

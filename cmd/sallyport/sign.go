@@ -98,7 +98,7 @@ func (c *signCmd) run(e *env) (result, error) {
 			return nil, err
 		}
 	}
-	sig, err := trust.Sign(key, contents.Message, "sallyport-seal SEAL.json")
+	sig, err := trust.Sign(key, contents.Message, "sallyport-seal SEAL.json", e.now())
 	if err != nil {
 		return nil, err
 	}

@@ -242,7 +242,7 @@ func (c *trustSignCmd) run(e *env) (result, error) {
 	if holder == "" || !slices.Contains(d.Root.Holders, holder) {
 		return nil, usagef("key %s belongs to no root holder of %s (they are: %s)", key.Public().KeyID(), c.File, strings.Join(d.Root.Holders, ", "))
 	}
-	sig, err := trust.Sign(key, data, "sallyport-trust "+filepath.Base(c.File))
+	sig, err := trust.Sign(key, data, "sallyport-trust "+filepath.Base(c.File), e.now())
 	if err != nil {
 		return nil, err
 	}
