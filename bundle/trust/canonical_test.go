@@ -28,7 +28,7 @@ func TestCanonicalMinisign(t *testing.T) {
 		"too long":         string(good) + strings.Repeat("\n", maxLoose),
 		"a public key":     string(key.Public().File()),
 		"text behind":      string(good) + "x\n",
-		"legacy algorithm": strings.Replace(string(good), "\nRUQ", "\nRWQ", 1),
+		"legacy algorithm": strings.Replace(string(good), "\nRU", "\nRW", 1),
 		"no comment line":  rest,
 	} {
 		if got, err := Canonical([]byte(bad)); err == nil {
