@@ -40,6 +40,9 @@ type Plan struct {
 	layout   *iso9660.Layout
 	seal     Seal
 	geometry Geometry
+
+	expected   *Seal    // set by Expect: what the seal has to be
+	signatures [][]byte // and what goes into its slots
 }
 
 // Indices into the layout's entries: the root, README.txt, the payload without its root, MANIFEST.json, SHA256SUMS.
@@ -194,7 +197,10 @@ func (p *Plan) sealed(manifest, root [32]byte, parity []byte) (*Seal, error) {
 	s.Verity.Root = hex.EncodeToString(root[:])
 	s.FEC.SHA256 = hex.EncodeToString(parity)
 	s.fill(p.geometry)
-	return &s, s.check()
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	return &s, p.asExpected(&s)
 }
 
 // contextFS stops a walk when the context is done.

@@ -47,7 +47,7 @@ func (p *Plan) WriteFile(ctx context.Context, path string, progress Progress) (_
 		lba   int64
 		bytes func() ([]byte, error)
 	}{
-		{g.SealA(), seal.withEmptySlots}, {g.SealB(), seal.withEmptySlots},
+		{g.SealA(), func() ([]byte, error) { return p.sealArea(seal) }}, {g.SealB(), func() ([]byte, error) { return p.sealArea(seal) }},
 		{g.Superblock(), p.superblock}, {g.LocatorCopy(), func() ([]byte, error) { return g.locator(), nil }},
 		{g.Padding(), func() ([]byte, error) { return make([]byte, (g.ImageBlocks()-g.Padding())*BlockSize), nil }},
 	} {
@@ -65,6 +65,39 @@ func (p *Plan) WriteFile(ctx context.Context, path string, progress Progress) (_
 	return seal, out.commit()
 }
 
+// Seal reads the payload as [Plan.WriteTo] does, and gives the complete seal without an image: people can sign it
+// before there is one. The entries have their digests then. It needs scratch room for the tree if there is parity.
+func (p *Plan) Seal(ctx context.Context, progress Progress) (*Seal, error) {
+	g := p.geometry
+	if g.Roots == 0 {
+		d, err := p.writeData(ctx, io.Discard, nowhere{}, nil, progress)
+		if err != nil {
+			return nil, err
+		}
+		return p.sealed(d.manifest, d.root, nil)
+	}
+	scratch, err := unlinkedScratch()
+	if err != nil {
+		return nil, err
+	}
+	defer scratch.Close()
+	own := &ownFiles{scratch: scratch, next: g.TreeBlocks * BlockSize}
+	d, err := p.writeData(ctx, io.Discard, io.NewOffsetWriter(scratch, 0), own, progress)
+	if err != nil {
+		return nil, err
+	}
+	parity, err := p.parityAgain(ctx, d.root, scratch, nowhere{}, own, progress)
+	if err != nil {
+		return nil, err
+	}
+	return p.sealed(d.manifest, d.root, parity)
+}
+
+// nowhere takes what is only hashed on its way.
+type nowhere struct{}
+
+func (nowhere) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
+
 // WriteTo writes the image to a pipe or another stream that can't go back. Tree and parity wait in an unlinked
 // scratch file in the folder for temporary files; for parity the payload is read a second time, each block
 // checked against its leaf. What arrives before an error is no bundle: its end is missing.
@@ -81,7 +114,7 @@ func (p *Plan) WriteTo(ctx context.Context, w io.Writer, progress Progress) (*Se
 	if err != nil {
 		return nil, err
 	}
-	parity, err := p.parityAgain(ctx, d.root, scratch, own, progress)
+	parity, err := p.parityAgain(ctx, d.root, scratch, io.NewOffsetWriter(scratch, g.TreeBlocks*BlockSize), own, progress)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +122,7 @@ func (p *Plan) WriteTo(ctx context.Context, w io.Writer, progress Progress) (*Se
 	if err != nil {
 		return nil, err
 	}
-	sealBlocks, err := seal.withEmptySlots()
+	sealBlocks, err := p.sealArea(seal)
 	if err != nil {
 		return nil, err
 	}
@@ -110,8 +143,8 @@ func (p *Plan) WriteTo(ctx context.Context, w io.Writer, progress Progress) (*Se
 }
 
 // parityAgain reads the payload a second time, each block checked against the tree at the beginning of scratch,
-// and puts the parity behind the tree.
-func (p *Plan) parityAgain(ctx context.Context, root [32]byte, scratch *os.File, own *ownFiles, progress Progress) ([]byte, error) {
+// and writes the parity through dst.
+func (p *Plan) parityAgain(ctx context.Context, root [32]byte, scratch *os.File, dst io.WriterAt, own *ownFiles, progress Progress) ([]byte, error) {
 	g := p.geometry
 	hashes := io.NewSectionReader(scratch, 0, g.TreeBlocks*BlockSize)
 	tree, err := verity.OpenTree(hashes, p.seal.identity().verityParams(g.DataBlocks), root)
@@ -120,21 +153,13 @@ func (p *Plan) parityAgain(ctx context.Context, root [32]byte, scratch *os.File,
 	}
 	again := p.layout.ReaderAt(p.reopen(own))
 	defer again.Close()
-	parity, err := encodeParity(ctx, fecInput(verity.NewReader(again, tree), hashes, g), io.NewOffsetWriter(scratch, g.TreeBlocks*BlockSize), g, progress)
+	parity, err := encodeParity(ctx, fecInput(verity.NewReader(again, tree), hashes, g), dst, g, progress)
 	var damaged *verity.DamagedError
 	var size *iso9660.SizeError
 	if errors.As(err, &damaged) || errors.As(err, &size) {
 		return nil, refuse("changed-while-read", "the payload changed between the first and the second reading: %v", err)
 	}
 	return parity, err
-}
-
-func (s *Seal) withEmptySlots() ([]byte, error) {
-	b, err := s.Encode()
-	if err != nil {
-		return nil, err
-	}
-	return padNewlines(b, sealBlocks*BlockSize), nil
 }
 
 func (p *Plan) superblock() ([]byte, error) {
@@ -185,8 +210,10 @@ func (p *Plan) writeData(ctx context.Context, w io.Writer, tree io.WriterAt, own
 	if err := sp.finish(); err != nil {
 		return written{}, err
 	}
-	d.root, err = tw.Close()
-	return d, err
+	if d.root, err = tw.Close(); err != nil {
+		return written{}, err
+	}
+	return d, p.readAsExpected(d)
 }
 
 // openPayload opens a file of the payload. One that isn't what the walk saw is refused.
