@@ -191,7 +191,7 @@ func (d *demo) transfer(payload string) error {
 	}
 	d.head("low side", "Seal "+printable(payload)+" for DVD-R")
 	iso, trustFile := d.path("bundle.iso"), d.path("trust.json")
-	if _, err := d.do(&prepareCmd{Dir: payload, Output: iso, Channel: "demo", Trust: trustFile, Medium: "dvd-r", State: d.path("low-state")}); err != nil {
+	if _, err := d.do(&prepareCmd{Dir: payload, Output: iso, whatFlags: whatFlags{Channel: "demo", Trust: trustFile, Medium: "dvd-r"}, State: d.path("low-state")}); err != nil {
 		return err
 	}
 	for _, who := range []string{"preparer", "approver"} {

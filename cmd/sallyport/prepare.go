@@ -18,19 +18,30 @@ import (
 )
 
 type prepareCmd struct {
-	Dir       string `arg:"" help:"The directory to carry." type:"path"`
-	Output    string `short:"o" required:"" help:"The image file to write; - for standard output." placeholder:"FILE"`
-	Channel   string `required:"" help:"The channel it goes through."`
-	Trust     string `required:"" help:"The trust root." placeholder:"FILE"`
-	Sequence  *int64 `help:"Its number in the channel (default: one more than --previous, else 1)."`
-	Previous  string `help:"The bundle before it in the channel: its image, or its SEAL.json." placeholder:"SEAL"`
-	Epoch     *int64 `help:"When it counts as made, in seconds since 1970 (default: SOURCE_DATE_EPOCH, else the newest mtime)."`
-	FECRoots  string `help:"Parity bytes a codeword: 0, 2 to 24 (default: what room --medium leaves)." name:"fec-roots" placeholder:"N"`
-	Medium    string `help:"What it has to fit on: ${enum}." enum:"dvd-r,dvd+r,cd-r,usb,file" default:"file"`
-	LeaveOut  bool   `help:"Leave out what can't be carried instead of refusing, and list it."`
-	CaseClash bool   `help:"Let names pass that differ only in case (Linux source trees have some)."`
-	State     string `help:"Note the preparation in the log of this state directory." type:"path" placeholder:"DIR"`
+	Dir    string `arg:"" help:"The directory to carry." type:"path"`
+	Output string `short:"o" required:"" help:"The image file to write; - for standard output." placeholder:"FILE"`
+	whatFlags
+	Seal  string `help:"Make the image that was planned, with the signatures that lie beside this seal." type:"path" placeholder:"SEAL.json"`
+	State string `help:"Note the preparation in the log of this state directory." type:"path" placeholder:"DIR"`
 	stationKeyFlag
+}
+
+// whatFlags say what a bundle is to be.
+type whatFlags struct {
+	Channel  string `help:"The channel it goes through."`
+	Trust    string `help:"The trust root." placeholder:"FILE"`
+	Sequence *int64 `help:"Its number in the channel (default: one more than --previous, else 1)."`
+	Previous string `help:"The bundle before it in the channel: its image, or its SEAL.json." placeholder:"SEAL"`
+	Epoch    *int64 `help:"When it counts as made, in seconds since 1970 (default: SOURCE_DATE_EPOCH, else the newest mtime)."`
+	FECRoots string `help:"Parity bytes a codeword: 0, 2 to 24 (default: what room --medium leaves)." name:"fec-roots" placeholder:"N"`
+	Medium   string `help:"What it has to fit on: ${enum}." enum:"dvd-r,dvd+r,cd-r,usb,file" default:"file"`
+	scanFlags
+}
+
+// scanFlags say what of a directory is carried.
+type scanFlags struct {
+	LeaveOut  bool `help:"Leave out what can't be carried instead of refusing, and list it."`
+	CaseClash bool `help:"Let names pass that differ only in case (Linux source trees have some)."`
 }
 
 func (c *prepareCmd) Help() string {
@@ -38,7 +49,11 @@ func (c *prepareCmd) Help() string {
 
 Examples:
   sallyport prepare sources -o bundle.iso --channel news --trust trust.json --medium dvd-r
-  sallyport prepare sources -o next.iso --channel news --trust trust.json --previous bundle.iso`
+  sallyport prepare sources -o next.iso --channel news --trust trust.json --previous bundle.iso
+  sallyport prepare sources -o bundle.iso --seal SEAL.json --trust trust.json
+
+With --seal everything comes from a seal that sallyport plan made. Signatures beside it, SEAL.json.*.minisig and
+SEAL.json.*.asc, go into the image's slots; with --trust each of them must be good.`
 }
 
 // capacity in blocks of 2,048 bytes; 0: no limit. dvd-r and dvd+r as drives report them; cd-r of 80 minutes.
@@ -108,23 +123,26 @@ func bytesText(n int64) string {
 }
 
 func (c *prepareCmd) run(e *env) (result, error) {
-	root, err := loadTrust(c.Trust)
-	if err != nil {
-		return nil, err
-	}
-	channel, ok := root.Channel(c.Channel)
-	if !ok {
-		return nil, usagef("%s has no channel %q; it has %s", c.Trust, c.Channel, channelNames(root))
-	}
-	opt, err := c.options(channel)
+	opt, root, planned, err := c.what()
 	if err != nil {
 		return nil, err
 	}
 	if err := checkDir(c.Dir); err != nil {
 		return nil, err
 	}
-	if err := c.checkPlaces(e); err != nil {
+	if c.State != "" {
+		if err := apart("the state directory", c.State, "the payload", c.Dir); err != nil {
+			return nil, err
+		}
+	}
+	if err := checkPlaces(e, c.Output, "the image", c.Dir); err != nil {
 		return nil, err
+	}
+	res := &prepareResult{sealResult: &sealResult{}}
+	if planned != nil {
+		if err := res.takeOver(e, planned, root); err != nil {
+			return nil, err
+		}
 	}
 	var st *state
 	if c.State != "" {
@@ -138,23 +156,14 @@ func (c *prepareCmd) run(e *env) (result, error) {
 		return nil, err
 	}
 	defer src.Close()
-	report, err := scan.Check(e.ctx, src, scan.Limits{AllowCaseClash: c.CaseClash})
+	plan, refused, err := c.plan(e, src, c.Dir, opt, res.sealResult)
 	if err != nil {
-		return nil, about(c.Dir, err)
+		return refused, err
 	}
-	res := &sealResult{}
-	if err := report.Err(); err != nil {
-		if !c.LeaveOut {
-			return &refusedPayload{report}, about(c.Dir, &adviceError{"sallyport scan lists all there is; --leave-out carries the rest", err})
+	if planned != nil {
+		if err := plan.Expect(planned.Seal, planned.Texts()); err != nil {
+			return nil, about(c.Dir, err)
 		}
-		opt.LeaveOut, res.LeftOut = report.Refused, report
-	}
-	plan, err := bundle.NewPlan(e.ctx, src, opt)
-	if err != nil {
-		return nil, about(c.Dir, err)
-	}
-	if err := checkAge(opt, plan.Entries(), e.now()); err != nil {
-		return nil, err
 	}
 	bar := e.progress()
 	var seal *bundle.Seal
@@ -183,6 +192,97 @@ func (c *prepareCmd) run(e *env) (result, error) {
 	return res, nil
 }
 
+// what finds out from the flags, or from a planned seal, what the bundle is to be. Without --trust, which only
+// --seal allows, root is nil.
+func (c *prepareCmd) what() (opt bundle.Options, root *trust.Root, planned *bundle.Planned, err error) {
+	if c.Seal == "" {
+		opt, root, err = c.options()
+		return opt, root, nil, err
+	}
+	if c.Channel != "" || c.Sequence != nil || c.Previous != "" || c.Epoch != nil || c.FECRoots != "" {
+		return opt, nil, nil, usagef("--seal says all that --channel, --sequence, --previous, --epoch and --fec-roots could: leave them out")
+	}
+	if c.State != "" && c.Trust == "" {
+		return opt, nil, nil, usagef("--state needs --trust")
+	}
+	if planned, err = readPlanned(c.Seal); err != nil {
+		return opt, nil, nil, err
+	}
+	if c.Trust != "" {
+		if root, err = loadTrust(c.Trust); err != nil {
+			return opt, nil, nil, err
+		}
+	}
+	opt = planned.Seal.Options()
+	opt.Capacity = capacity[c.Medium]
+	return opt, root, planned, nil
+}
+
+func readPlanned(path string) (*bundle.Planned, error) {
+	planned, err := bundle.ReadPlanned(path)
+	return planned, about(path, pathError(err))
+}
+
+type prepareResult struct {
+	*sealResult
+	Signatures []takenOver `json:"signatures,omitempty"`
+}
+
+type takenOver struct {
+	File  string `json:"file"`
+	KeyID string `json:"key_id"`
+	Slot  int    `json:"slot"`
+}
+
+func (r *prepareResult) text(w io.Writer) {
+	r.sealResult.text(w)
+	for _, s := range r.Signatures {
+		fmt.Fprintf(w, "signed       slot %d, key %s, from %s\n", s.Slot, s.KeyID, printable(s.File))
+	}
+}
+
+// takeOver judges what lies beside a planned seal before any long work, and says of it what should be known.
+func (r *prepareResult) takeOver(e *env, planned *bundle.Planned, root *trust.Root) error {
+	for i, s := range planned.Signatures {
+		r.Signatures = append(r.Signatures, takenOver{File: s.File, KeyID: s.KeyID().String(), Slot: i})
+	}
+	if expires := planned.Seal.Expires; expires != 0 && e.now().Unix() >= expires {
+		r.Notes = append(r.Notes, "by this machine's clock it has expired: nobody can import it")
+	}
+	if root == nil {
+		if len(r.Signatures) > 0 {
+			r.Notes = append(r.Notes, "the signatures were taken over UNCHECKED: give --trust, or look with sallyport verify before you burn it")
+		} else {
+			r.Notes = append(r.Notes, "nobody has signed the seal yet: there is no signature beside it")
+		}
+		return nil
+	}
+	missing, err := planned.Authorize(root)
+	if missing != "" {
+		r.Notes = append(r.Notes, "it still needs signatures: "+missing)
+	}
+	return err
+}
+
+// plan scans a directory and lays it out. What is left out stands in res; with a refusal of the scan comes its report.
+func (c *scanFlags) plan(e *env, src *bundle.SourceDir, dir string, opt bundle.Options, res *sealResult) (*bundle.Plan, result, error) {
+	report, err := scan.Check(e.ctx, src, scan.Limits{AllowCaseClash: c.CaseClash})
+	if err != nil {
+		return nil, nil, about(dir, err)
+	}
+	if err := report.Err(); err != nil {
+		if !c.LeaveOut {
+			return nil, &refusedPayload{report}, about(dir, &adviceError{"sallyport scan lists all there is; --leave-out carries the rest", err})
+		}
+		opt.LeaveOut, res.LeftOut = report.Refused, report
+	}
+	plan, err := bundle.NewPlan(e.ctx, src, opt)
+	if err != nil {
+		return nil, nil, about(dir, err)
+	}
+	return plan, nil, checkAge(opt, plan.Entries(), e.now())
+}
+
 // refusedPayload is the report on a payload that isn't carried: for --json only, beside an image on standard output
 // or the line that says why.
 type refusedPayload struct {
@@ -192,25 +292,20 @@ type refusedPayload struct {
 func (*refusedPayload) text(io.Writer) {}
 
 // checkPlaces finds what would come to nothing, or would make the payload grow, before it is read.
-func (c *prepareCmd) checkPlaces(e *env) error {
-	if c.State != "" {
-		if err := apart("the state directory", c.State, "the payload", c.Dir); err != nil {
-			return err
-		}
-	}
+func checkPlaces(e *env, output, what, dir string) error {
 	switch {
-	case c.Output == "-" && e.json:
-		return usagef("-o - writes the image to standard output, where --json would go")
-	case c.Output == "-":
+	case output == "-" && e.json:
+		return usagef("-o - writes %s to standard output, where --json would go", what)
+	case output == "-":
 		if f, ok := e.stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-			return usagef("-o - writes the image to standard output, which is a terminal: redirect it")
+			return usagef("-o - writes %s to standard output, which is a terminal: redirect it", what)
 		}
 		return nil
 	}
-	if err := apart("the image", c.Output, "the payload", c.Dir); err != nil {
+	if err := apart(what, output, "the payload", dir); err != nil {
 		return err
 	}
-	return checkOutput(c.Output)
+	return checkOutput(output)
 }
 
 // checkAge refuses to make what nobody could import any more, unless the epoch was given: that is how an old bundle
@@ -256,7 +351,30 @@ func (r *sealResult) describe(seal *bundle.Seal, entries []bundle.Entry) error {
 	return nil
 }
 
-func (c *prepareCmd) options(channel trust.Channel) (bundle.Options, error) {
+// options makes of the flags what a plan needs.
+func (c *whatFlags) options() (bundle.Options, *trust.Root, error) {
+	var missing []string
+	for _, f := range []struct{ value, flag string }{{c.Channel, "--channel=STRING"}, {c.Trust, "--trust=FILE"}} {
+		if f.value == "" {
+			missing = append(missing, f.flag)
+		}
+	}
+	if len(missing) > 0 {
+		return bundle.Options{}, nil, usagef("missing flags: %s", strings.Join(missing, ", "))
+	}
+	root, err := loadTrust(c.Trust)
+	if err != nil {
+		return bundle.Options{}, nil, err
+	}
+	channel, ok := root.Channel(c.Channel)
+	if !ok {
+		return bundle.Options{}, nil, usagef("%s has no channel %q; it has %s", c.Trust, c.Channel, channelNames(root))
+	}
+	opt, err := c.channelOptions(channel)
+	return opt, root, err
+}
+
+func (c *whatFlags) channelOptions(channel trust.Channel) (bundle.Options, error) {
 	opt := bundle.Options{
 		Channel: c.Channel, Destination: channel.Destination, Sequence: 1, Epoch: c.Epoch, MaxAge: channel.MaxAge,
 		Capacity: capacity[c.Medium],
