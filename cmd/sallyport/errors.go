@@ -69,6 +69,8 @@ func (e *unfinishedError) Unwrap() error { return e.err }
 // advice says by a refusal's code what can be done, where something can.
 var advice = map[string]string{
 	"empty-payload":      "name a directory with files in it",
+	"seal-differs":       "prepare it from the directory that was planned, or plan again and have that signed",
+	"not-reproduced":     "sign nothing that you can't make yourself: ask whoever prepared it why",
 	"too-big":            "carry less, or name a larger --medium",
 	"bad-trust":          "get trust.json and its signatures again from where they were made",
 	"trust-threshold":    "have the root holders sign: sallyport trust sign FILE --key KEY",

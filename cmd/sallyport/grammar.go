@@ -16,6 +16,7 @@ type grammar struct {
 	Key     keyCmd     `cmd:"" help:"Make and show keys."`
 	Trust   trustCmd   `cmd:"" help:"Make, change, sign and show a trust root."`
 	Prepare prepareCmd `cmd:"" help:"Seal a directory into a bundle image."`
+	Plan    planCmd    `cmd:"" help:"Make the seal of a bundle without its image, to be signed first."`
 	Sign    signCmd    `cmd:"" help:"Look at a bundle and add a signature."`
 	Inspect inspectCmd `cmd:"" help:"Show what a bundle says of itself, believing nothing."`
 	Burn    burnCmd    `cmd:"" help:"Burn a bundle, finalise, reload, and read it back."`
