@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"aead.dev/minisign"
 )
 
 // The roles of signers.
@@ -21,7 +19,7 @@ type Signer struct {
 	Holder  string
 	Role    string // RolePreparer, RoleApprover, or RoleRoot for a trust root's
 	KeyID   KeyID
-	Comment string // the trusted comment
+	Comment string // the trusted comment; OpenPGP has none
 }
 
 // AuthorizeOptions loosens [Root.Authorize].
@@ -48,9 +46,9 @@ func (r *Root) Authorize(channel string, message []byte, slots [][]byte, opt Aut
 		return nil, err
 	}
 	auth := new(Authorization)
-	digest := prehash(message)
+	m := prehash(message)
 	for i, sig := range sigs {
-		known, err := r.checkSlot(i, sig, digest, opt)
+		known, err := r.checkSlot(i, sig, m, opt)
 		switch {
 		case err != nil:
 			return nil, err
@@ -82,10 +80,10 @@ func (r *Root) Authorize(channel string, message []byte, slots [][]byte, opt Aut
 		auth.Signers = append(auth.Signers, s)
 	}
 	missing := c.Preparers.missing(RolePreparer, signed[RolePreparer])
-	if m := c.Approvers.missing(RoleApprover, signed[RoleApprover]); missing == "" {
-		missing = m
-	} else if m != "" {
-		missing += "; " + m
+	if others := c.Approvers.missing(RoleApprover, signed[RoleApprover]); missing == "" {
+		missing = others
+	} else if others != "" {
+		missing += "; " + others
 	}
 	if missing != "" {
 		return nil, refuse(CodeThreshold, nil, "channel %s: %s", c.Name, missing)
@@ -135,7 +133,7 @@ func parseSlots(slots [][]byte) ([]*Signature, error) {
 
 // checkSlot tells whether the signature in slot i is a listed holder's. One of a key that nobody has is either
 // an error or, when the options allow it, not known.
-func (r *Root) checkSlot(i int, sig *Signature, digest *minisign.Reader, opt AuthorizeOptions) (known bool, err error) {
+func (r *Root) checkSlot(i int, sig *Signature, m *message, opt AuthorizeOptions) (known bool, err error) {
 	k, ok := r.keys[sig.keyID]
 	if !ok {
 		if opt.AllowUnknownSigners {
@@ -143,7 +141,7 @@ func (r *Root) checkSlot(i int, sig *Signature, digest *minisign.Reader, opt Aut
 		}
 		return false, refuse(CodeUnknownSigner, nil, "slot %d: signed with key %s, which nobody in the trust root has", i, sig.keyID)
 	}
-	if err := verify(k.public, digest, sig); err != nil {
+	if err := verify(k.public, m, sig); err != nil {
 		return false, refuse(CodeBadSignature, err, "slot %d", i)
 	}
 	if k.holder == "" {

@@ -155,7 +155,7 @@ func TestT12RevokedKey(t *testing.T) {
 	d.Version++
 	for i := range d.Holders {
 		if d.Holders[i].Name == "carol" {
-			d.Holders[i].Keys = []Key{{Public: testKey(t, 201).Public(), Type: keyType}}
+			d.Holders[i].Keys = []Key{{Public: testKey(t, 201).Public(), Type: TypeMinisign}}
 		}
 	}
 	data, err := d.Encode()

@@ -12,7 +12,6 @@ import (
 
 const (
 	documentType = "sallyport-trust"
-	keyType      = "minisign"
 
 	// MaxDocument is the longest trust.json, in bytes.
 	MaxDocument = 1 << 20
@@ -71,7 +70,7 @@ type Holder struct {
 // A Key is a holder's or a station's public key.
 type Key struct {
 	Public PublicKey `json:"public"`
-	Type   string    `json:"type"` // "minisign"
+	Type   string    `json:"type"` // TypeMinisign or TypeOpenPGP
 }
 
 // A Station is a machine that imports, with the key of its log.
@@ -129,7 +128,7 @@ func (d *Document) AddHolder(name string, keys ...PublicKey) error {
 	}
 	h := &next.Holders[i]
 	for _, k := range keys {
-		h.Keys = append(h.Keys, Key{Public: k, Type: keyType})
+		h.Keys = append(h.Keys, Key{Public: k, Type: k.Type()})
 	}
 	slices.SortFunc(h.Keys, func(a, b Key) int { return strings.Compare(a.Public.String(), b.Public.String()) })
 	return d.become(next, "add holder")
@@ -156,7 +155,7 @@ func (d *Document) AddStation(name, group string, key PublicKey) error {
 	if found {
 		return fmt.Errorf("add station: %q is there already", name)
 	}
-	next.Stations = slices.Insert(next.Stations, i, Station{Group: group, Key: Key{Public: key, Type: keyType}, Name: name})
+	next.Stations = slices.Insert(next.Stations, i, Station{Group: group, Key: Key{Public: key, Type: key.Type()}, Name: name})
 	return d.become(next, "add station")
 }
 
@@ -253,7 +252,7 @@ func (d *Document) checkDraft() error {
 	case len(d.Channels) > maxChannels:
 		return fmt.Errorf("%d channels, the limit is %d", len(d.Channels), maxChannels)
 	}
-	owners := keyOwners{byID: map[KeyID]string{}, byPoint: map[[32]byte]string{}}
+	owners := keyOwners{byID: map[KeyID]string{}, byMaterial: map[string]string{}}
 	if err := d.checkHolders(owners); err != nil {
 		return err
 	}
@@ -301,6 +300,9 @@ func (d *Document) checkStations(owners keyOwners) error {
 		}
 		if err := owners.add(s.Key, "station "+s.Name); err != nil {
 			return fmt.Errorf("station %q: %w", s.Name, err)
+		}
+		if s.Key.Type != TypeMinisign {
+			return fmt.Errorf("station %q: key type is %q, a station's log is signed with one of %s", s.Name, s.Key.Type, TypeMinisign)
 		}
 	}
 	return nil
@@ -366,26 +368,27 @@ func (d *Document) checkRole(r Role) error {
 	return nil
 }
 
-// keyOwners says who has a key, so that none counts twice: not as the same key under two ids, and not two keys
-// under one id, which a signature couldn't tell apart.
+// keyOwners says who has a key, so that none counts twice: not as the same key under two ids, or as one of minisign
+// and one of OpenPGP, and not two keys under one id, which a signature couldn't tell apart.
 type keyOwners struct {
-	byID    map[KeyID]string
-	byPoint map[[32]byte]string
+	byID       map[KeyID]string
+	byMaterial map[string]string
 }
 
 func (o keyOwners) add(k Key, owner string) error {
-	if k.Type != keyType {
-		return fmt.Errorf("key type is %+.80q, not %q", k.Type, keyType)
-	}
 	if k.Public == (PublicKey{}) {
 		return errors.New("the key is missing")
 	}
-	if other, ok := o.byPoint[k.Public.point]; ok {
+	if k.Type != k.Public.Type() {
+		return fmt.Errorf("key type is %+.80q, and the key is one of %s", k.Type, k.Public.Type())
+	}
+	material := k.Public.material()
+	if other, ok := o.byMaterial[material]; ok {
 		return fmt.Errorf("key %s is listed twice, the other one is of %s", k.Public.id, other)
 	}
 	if other, ok := o.byID[k.Public.id]; ok {
 		return fmt.Errorf("key id %s is listed twice, the other one is of %s", k.Public.id, other)
 	}
-	o.byPoint[k.Public.point], o.byID[k.Public.id] = owner, owner
+	o.byMaterial[material], o.byID[k.Public.id] = owner, owner
 	return nil
 }

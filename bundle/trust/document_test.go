@@ -41,7 +41,7 @@ func TestDocumentRules(t *testing.T) {
 	many := func(n int) []Holder {
 		var h []Holder
 		for i := range n {
-			h = append(h, Holder{Name: fmt.Sprintf("zz%04d", i), Keys: []Key{{withID(PublicKey{point: [32]byte{2, byte(i), byte(i >> 8)}}, KeyID(fmt.Sprintf("%016X", i+1))), keyType}}})
+			h = append(h, Holder{Name: fmt.Sprintf("zz%04d", i), Keys: []Key{{withID(PublicKey{point: [32]byte{2, byte(i), byte(i >> 8)}}, KeyID(fmt.Sprintf("%016X", i+1))), TypeMinisign}}})
 		}
 		return h
 	}
@@ -66,24 +66,26 @@ func TestDocumentRules(t *testing.T) {
 		"T2 one key, two holders":     func(d *Document) { d.Holders[0].Keys[0] = d.Holders[1].Keys[0] },
 		"T2 one key, holder, station": func(d *Document) { d.Stations[0].Key = d.Holders[1].Keys[0] },
 		"T2 one holder, one key twice": func(d *Document) {
-			d.Holders[0].Keys = append(d.Holders[0].Keys, Key{withID(d.Holders[0].Keys[0].Public, "FFFFFFFFFFFFFFFF"), keyType})
+			d.Holders[0].Keys = append(d.Holders[0].Keys, Key{withID(d.Holders[0].Keys[0].Public, "FFFFFFFFFFFFFFFF"), TypeMinisign})
 		},
-		"T2 the same key twice":    func(d *Document) { d.Holders[0].Keys = append(d.Holders[0].Keys, d.Holders[0].Keys[0]) },
-		"roles not disjoint":       func(d *Document) { d.Channels[0].Preparers.Holders[1] = "bob" },
-		"role empty":               func(d *Document) { d.Channels[0].Preparers = Role{Threshold: 1} },
-		"role out of order":        func(d *Document) { h := d.Root.Holders; h[0], h[1] = h[1], h[0] },
-		"role with a stranger":     func(d *Document) { d.Channels[0].Approvers.Holders[2] = "mallory" },
-		"role with a station":      func(d *Document) { d.Channels[0].Approvers.Holders[2] = "high" },
-		"holders out of order":     func(d *Document) { z := many(2); d.Holders = append(d.Holders, z[1], z[0]) },
-		"holder twice":             func(d *Document) { z := many(2); z[1].Name = z[0].Name; d.Holders = append(d.Holders, z...) },
-		"holder without keys":      func(d *Document) { d.Holders[0].Keys = nil },
-		"keys out of order":        func(d *Document) { k := d.Holders[2].Keys; k[0], k[1] = k[1], k[0] },
-		"key type":                 func(d *Document) { d.Holders[0].Keys[0].Type = "openpgp" },
-		"key missing":              func(d *Document) { d.Holders[0].Keys[0].Public = PublicKey{} },
-		"station's key missing":    func(d *Document) { d.Stations[0].Key.Public = PublicKey{} },
-		"station's key type":       func(d *Document) { d.Stations[0].Key.Type = "" },
-		"stations out of order":    func(d *Document) { d.Stations = append(d.Stations, Station{Name: "a", Key: Key{spare, keyType}}) },
-		"station twice":            func(d *Document) { d.Stations = append(d.Stations, Station{Name: "high", Key: Key{spare, keyType}}) },
+		"T2 the same key twice": func(d *Document) { d.Holders[0].Keys = append(d.Holders[0].Keys, d.Holders[0].Keys[0]) },
+		"roles not disjoint":    func(d *Document) { d.Channels[0].Preparers.Holders[1] = "bob" },
+		"role empty":            func(d *Document) { d.Channels[0].Preparers = Role{Threshold: 1} },
+		"role out of order":     func(d *Document) { h := d.Root.Holders; h[0], h[1] = h[1], h[0] },
+		"role with a stranger":  func(d *Document) { d.Channels[0].Approvers.Holders[2] = "mallory" },
+		"role with a station":   func(d *Document) { d.Channels[0].Approvers.Holders[2] = "high" },
+		"holders out of order":  func(d *Document) { z := many(2); d.Holders = append(d.Holders, z[1], z[0]) },
+		"holder twice":          func(d *Document) { z := many(2); z[1].Name = z[0].Name; d.Holders = append(d.Holders, z...) },
+		"holder without keys":   func(d *Document) { d.Holders[0].Keys = nil },
+		"keys out of order":     func(d *Document) { k := d.Holders[2].Keys; k[0], k[1] = k[1], k[0] },
+		"key type":              func(d *Document) { d.Holders[0].Keys[0].Type = "openpgp" },
+		"key missing":           func(d *Document) { d.Holders[0].Keys[0].Public = PublicKey{} },
+		"station's key missing": func(d *Document) { d.Stations[0].Key.Public = PublicKey{} },
+		"station's key type":    func(d *Document) { d.Stations[0].Key.Type = "" },
+		"stations out of order": func(d *Document) { d.Stations = append(d.Stations, Station{Name: "a", Key: Key{spare, TypeMinisign}}) },
+		"station twice": func(d *Document) {
+			d.Stations = append(d.Stations, Station{Name: "high", Key: Key{spare, TypeMinisign}})
+		},
 		"channels out of order":    func(d *Document) { c := d.Channels; c[0], c[1] = c[1], c[0] },
 		"channel twice":            func(d *Document) { d.Channels[1].Name = "demo" },
 		"gaps":                     func(d *Document) { d.Channels[0].Gaps = "allow" },
@@ -183,7 +185,7 @@ func TestT13Names(t *testing.T) {
 		if CheckName(name) == nil {
 			t.Errorf("%.40q is a name", name)
 		}
-		if file, err := SignatureName("trust.json", name); err == nil {
+		if file, err := SignatureName("trust.json", name, "0123456789ABCDEF"); err == nil {
 			t.Errorf("%.40q gives a file name, %s", name, file)
 		}
 	}
@@ -191,7 +193,7 @@ func TestT13Names(t *testing.T) {
 		if err := CheckName(name); err != nil {
 			t.Error(err)
 		}
-		if file, err := SignatureName("d/trust.json", name); err != nil || file != "d/trust.json."+name+".minisig" {
+		if file, err := SignatureName("d/trust.json", name, "0123456789ABCDEF"); err != nil || file != "d/trust.json."+name+".minisig" {
 			t.Errorf("%s, %v", file, err)
 		}
 	}

@@ -22,6 +22,9 @@ const (
 	maxKeyFileBytes = 4096
 
 	untrustedPrefix = "untrusted comment: "
+
+	minisignSuffix = ".minisig"
+	openpgpSuffix  = ".asc"
 )
 
 var errSmallOrder = errors.New("not an Ed25519 key: its order is small or its encoding is not canonical, so anybody can sign for it")
@@ -37,6 +40,14 @@ const (
 
 func (id KeyID) String() string { return string(id) }
 
+// SignatureSuffix returns what names of files with a signature of that key end in, ".minisig" or ".asc".
+func (id KeyID) SignatureSuffix() string {
+	if len(id) == openpgpIDDigits {
+		return openpgpSuffix
+	}
+	return minisignSuffix
+}
+
 // minisignID takes the eight bytes of a key id as minisign's files have them.
 func minisignID(raw []byte) KeyID {
 	return KeyID(fmt.Sprintf("%0*X", minisignIDDigits, binary.LittleEndian.Uint64(raw)))
@@ -51,15 +62,30 @@ func appendMinisignID(raw []byte, id KeyID) []byte {
 	return binary.LittleEndian.AppendUint64(raw, n)
 }
 
-// A PublicKey is a minisign public key. Keys are equal when their id and their Ed25519 key are. The zero value
-// is no key and verifies nothing.
+// The types of keys (docs/format.md, section 11).
+const (
+	TypeMinisign = "minisign"
+	TypeOpenPGP  = "openpgp"
+)
+
+// A PublicKey is a minisign public key or an OpenPGP one. Keys are equal when their id and all else of them are. The
+// zero value is no key and verifies nothing.
 type PublicKey struct {
 	id    KeyID
-	point [ed25519.PublicKeySize]byte
+	point [ed25519.PublicKeySize]byte // zero for RSA
+	body  string                      // of an OpenPGP key's packet; empty for minisign
 }
 
-// ParsePublicKey reads a key in its bare form, the 56 characters of base64 that `minisign -P` takes.
+// ParsePublicKey reads a key in its bare form: the 56 characters of base64 that `minisign -P` takes, or the body of
+// an OpenPGP public-key packet in base64, which always has more.
 func ParsePublicKey(text string) (PublicKey, error) {
+	if len(text) > publicTextBytes {
+		p, err := parsePGPText(text)
+		if err != nil {
+			return PublicKey{}, fmt.Errorf("parse public key: %w", err)
+		}
+		return p, nil
+	}
 	if len(text) != publicTextBytes {
 		return PublicKey{}, fmt.Errorf("parse public key: %d characters, a minisign key has %d", len(text), publicTextBytes)
 	}
@@ -98,8 +124,35 @@ func ParsePublicKeyFile(data []byte) (PublicKey, error) {
 // KeyID returns the key's id.
 func (p PublicKey) KeyID() KeyID { return p.id }
 
-// String returns the bare form, 56 characters of base64.
+// Type returns [TypeMinisign] or [TypeOpenPGP].
+func (p PublicKey) Type() string {
+	if p.body != "" {
+		return TypeOpenPGP
+	}
+	return TypeMinisign
+}
+
+// Algorithm describes the key for people: "Ed25519" or "RSA, 4096 bits".
+func (p PublicKey) Algorithm() string {
+	if k, err := p.openpgp(); err == nil {
+		return k.algorithm()
+	}
+	return "Ed25519"
+}
+
+// material is the part of a key that its secret belongs to: the same for one key in several guises.
+func (p PublicKey) material() string {
+	if k, err := p.openpgp(); err == nil && k.algo == algoRSA {
+		return "RSA " + k.modulus.Text(16)
+	}
+	return string(p.point[:])
+}
+
+// String returns the bare form, in base64.
 func (p PublicKey) String() string {
+	if p.body != "" {
+		return base64.StdEncoding.EncodeToString([]byte(p.body))
+	}
 	raw := make([]byte, 0, publicRawBytes)
 	raw = append(raw, "Ed"...)
 	raw = appendMinisignID(raw, p.id)
@@ -107,7 +160,7 @@ func (p PublicKey) String() string {
 	return base64.StdEncoding.EncodeToString(raw)
 }
 
-// File returns the two lines of a minisign .pub file.
+// File returns the two lines of a minisign .pub file; one of an OpenPGP key serves nobody but Sallyport.
 func (p PublicKey) File() []byte {
 	return fmt.Appendf(nil, "%sminisign public key %s\n%s\n", untrustedPrefix, p.id, p)
 }
@@ -128,6 +181,9 @@ func (p *PublicKey) UnmarshalText(text []byte) error {
 // NoteVerifier returns the key as the verifier of signed notes (C2SP signed-note, algorithm 1, Ed25519) with
 // origin as its name.
 func (p PublicKey) NoteVerifier(origin string) (note.Verifier, error) {
+	if p.body != "" {
+		return nil, fmt.Errorf("make note verifier %q: key %s is not one of minisign", origin, p.id)
+	}
 	if isSmallOrder(p.point[:]) {
 		return nil, fmt.Errorf("make note verifier %q: %w", origin, errSmallOrder)
 	}
@@ -148,13 +204,14 @@ func (p PublicKey) minisign() (minisign.PublicKey, error) {
 	return k, err
 }
 
-// decodeBase64 reads exactly n bytes of standard, padded base64 in its one canonical spelling.
+// decodeBase64 reads exactly n bytes, any number when n is negative, of standard, padded base64 in its one canonical
+// spelling.
 func decodeBase64(text string, n int) ([]byte, error) {
 	raw, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
 		return nil, err
 	}
-	if len(raw) != n {
+	if n >= 0 && len(raw) != n {
 		return nil, fmt.Errorf("%d bytes in base64, expected %d", len(raw), n)
 	}
 	// The decoder skips line breaks and the bits behind the last byte.

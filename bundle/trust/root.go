@@ -14,15 +14,13 @@ import (
 	"syscall"
 )
 
-const signatureSuffix = ".minisig"
-
-// SignatureName returns the name of the file beside the trust root file that holds the holder's signature,
-// FILE.HOLDER.minisig. It fails when holder is no name.
-func SignatureName(file, holder string) (string, error) {
+// SignatureName returns the name of the file beside the trust root file that holds the holder's signature with that
+// key: FILE.HOLDER.minisig, or FILE.HOLDER.asc for a key of OpenPGP. It fails when holder is no name.
+func SignatureName(file, holder string, key KeyID) (string, error) {
 	if err := CheckName(holder); err != nil {
 		return "", fmt.Errorf("name signature of %s: %w", file, err)
 	}
-	return file + "." + holder + signatureSuffix, nil
+	return file + "." + holder + key.SignatureSuffix(), nil
 }
 
 // A Root is a trust root that enough of its root holders have signed. Only [Accept] and [Load] give one; the
@@ -59,7 +57,7 @@ func Accept(data []byte, sigs map[string][]byte) (*Root, error) {
 	for _, s := range d.Stations {
 		r.keys[s.Key.Public.id] = listedKey{public: s.Key.Public, station: s.Name}
 	}
-	digest := prehash(data)
+	m := prehash(data)
 	var signed []string
 	for _, name := range slices.Sorted(maps.Keys(sigs)) {
 		if _, ok := d.holder(name); !ok {
@@ -73,7 +71,7 @@ func Accept(data []byte, sigs map[string][]byte) (*Root, error) {
 		if !ok || k.holder != name {
 			return nil, refuse(CodeBadTrust, nil, "accept trust root: the signature of %s is from key %s, which is none of theirs", name, sig.keyID)
 		}
-		if err := verify(k.public, digest, sig); err != nil {
+		if err := verify(k.public, m, sig); err != nil {
 			return nil, refuse(CodeBadTrust, err, "accept trust root: signature of %s", name)
 		}
 		if d.Root.has(name) {
@@ -87,65 +85,81 @@ func Accept(data []byte, sigs map[string][]byte) (*Root, error) {
 	return r, nil
 }
 
-// Load reads the trust root at path and its signatures beside it, path.HOLDER.minisig, and accepts them as
-// [Accept] does. Files whose names have that form and no holder's name in them are refused too. An error that is
-// no *[RefusedError] means that something could not be read.
+// Load reads the trust root at path and its signatures beside it, path.HOLDER.minisig and path.HOLDER.asc, and
+// accepts them as [Accept] does. Files whose names have that form and no holder's name in them, or the other kind
+// of signature, are refused too, and so is a holder's second. An error that is no *[RefusedError] means that
+// something could not be read.
 func Load(path string) (*Root, error) {
 	data, err := readFile(path, MaxDocument)
 	if err != nil {
 		return nil, err
 	}
-	holders, err := signaturesBeside(path)
+	beside, err := signaturesBeside(path)
 	if err != nil {
 		return nil, err
 	}
-	sigs := make(map[string][]byte, len(holders))
-	for _, h := range holders {
-		name, err := SignatureName(path, h)
-		if err != nil {
+	sigs := make(map[string][]byte, len(beside))
+	for _, b := range beside {
+		if err := CheckName(b.holder); err != nil {
 			return nil, refuse(CodeBadTrust, err, "load trust root %s: a signature's file name", path)
 		}
-		if sigs[h], err = readFile(name, maxSignature); err != nil {
+		if _, twice := sigs[b.holder]; twice {
+			return nil, refuse(CodeBadTrust, nil, "load trust root %s: two signatures of %s beside it; keep one", path, b.holder)
+		}
+		name := path + "." + b.holder + b.suffix
+		if sigs[b.holder], err = readFile(name, SlotSize); err != nil {
 			return nil, err
+		}
+		if isPGP := bytes.HasPrefix(sigs[b.holder], signatureArmor); isPGP != (b.suffix == openpgpSuffix) {
+			return nil, refuse(CodeBadTrust, nil, "load trust root %s: %s doesn't hold the kind of signature that its name says", path, filepath.Base(name))
 		}
 	}
 	r, err := Accept(data, sigs)
 	if refused, ok := errors.AsType[*RefusedError](err); ok {
 		detail := "load trust root " + path
 		if refused.Code == CodeTrustThreshold {
-			detail += ", signatures beside it named " + filepath.Base(path) + ".HOLDER" + signatureSuffix
+			detail += ", signatures beside it named " + filepath.Base(path) + ".HOLDER" + minisignSuffix + " or .HOLDER" + openpgpSuffix
 		}
 		return nil, refuse(refused.Code, err, "%s", detail)
 	}
 	return r, err
 }
 
-// signaturesBeside lists what stands for HOLDER in the names beside path that look like a signature's.
-func signaturesBeside(path string) ([]string, error) {
+// besideName is a name beside a trust root that looks like a signature's: what stands for the holder in it, and the
+// rest.
+type besideName struct{ holder, suffix string }
+
+// signaturesBeside lists the names of signatures beside path.
+func signaturesBeside(path string) ([]besideName, error) {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("load trust root: %w", err)
 	}
 	defer dir.Close()
 	prefix := filepath.Base(path) + "."
-	var holders []string
+	var found []besideName
 	for {
 		entries, err := dir.ReadDir(256)
 		for _, e := range entries {
-			holder, ok := strings.CutPrefix(e.Name(), prefix)
+			name, ok := strings.CutPrefix(e.Name(), prefix)
 			if !ok {
 				continue
 			}
-			if holder, ok = strings.CutSuffix(holder, signatureSuffix); !ok {
-				continue
+			suffix := minisignSuffix
+			holder, ok := strings.CutSuffix(name, suffix)
+			if !ok {
+				suffix = openpgpSuffix
+				if holder, ok = strings.CutSuffix(name, suffix); !ok {
+					continue
+				}
 			}
-			if len(holders) == maxHolders {
+			if len(found) == maxHolders {
 				return nil, refuse(CodeBadTrust, nil, "load trust root %s: more than %d signatures beside it", path, maxHolders)
 			}
-			holders = append(holders, holder)
+			found = append(found, besideName{holder, suffix})
 		}
 		if err == io.EOF {
-			return holders, nil
+			return found, nil
 		}
 		if err != nil {
 			return nil, fmt.Errorf("load trust root: %w", err)

@@ -2,6 +2,7 @@ package trust
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/subtle"
@@ -60,11 +61,13 @@ const (
 	maxPassword = 1023
 )
 
-// A SecretKey is a minisign secret key. The zero value is no key; see [GenerateKey] and [ParseSecretKey].
+// A SecretKey is a minisign secret key or an OpenPGP one. The zero value is no key; see [GenerateKey] and
+// [ParseSecretKey].
 type SecretKey struct {
 	public   PublicKey
 	private  ed25519.PrivateKey
 	minisign minisign.PrivateKey
+	pgp      crypto.Signer // of OpenPGP, and then the fields above but public are zero
 }
 
 // GenerateKey makes a key from the operating system's random numbers.
@@ -76,9 +79,17 @@ func GenerateKey() (*SecretKey, error) {
 	return fromMinisign(k)
 }
 
-// ParseSecretKey reads a minisign key file without a password (`minisign -G -W`). For one with a password the
-// error is [ErrNeedsPassword].
+// ParseSecretKey reads a minisign key file without a password (`minisign -G -W`), or an OpenPGP one (`gpg
+// --export-secret-keys`), armored or not, of which it takes the key that GnuPG would sign with. For one with a
+// password the error is [ErrNeedsPassword].
 func ParseSecretKey(file []byte) (*SecretKey, error) {
+	if looksPGP(file) {
+		k, err := parsePGPSecret(file, nil)
+		if err != nil {
+			return nil, fmt.Errorf("parse secret key file: %w", err)
+		}
+		return k, nil
+	}
 	raw, err := parseSecretFile(file)
 	if err != nil {
 		return nil, err
@@ -93,9 +104,16 @@ func ParseSecretKey(file []byte) (*SecretKey, error) {
 	return fromRaw(raw)
 }
 
-// DecryptSecretKey reads a minisign key file that is protected by a password. The error is [ErrWrongPassword]
+// DecryptSecretKey reads a key file of either kind that is protected by a password. The error is [ErrWrongPassword]
 // when the password doesn't open it. The file sets the cost: up to 1 GiB of memory and some seconds.
 func DecryptSecretKey(file []byte, password string) (*SecretKey, error) {
+	if looksPGP(file) {
+		k, err := parsePGPSecret(file, []byte(password))
+		if err != nil {
+			return nil, fmt.Errorf("decrypt secret key file: %w", err)
+		}
+		return k, nil
+	}
 	raw, err := parseSecretFile(file)
 	if err != nil {
 		return nil, err
@@ -116,14 +134,21 @@ func DecryptSecretKey(file []byte, password string) (*SecretKey, error) {
 	return fromMinisign(k)
 }
 
-// Encode returns the key as an unprotected minisign key file.
-func (k *SecretKey) Encode() []byte { return encodeSecretFile(k.raw(kdfNone)) }
+// Encode returns a minisign key as an unprotected minisign key file, and nothing for one of OpenPGP.
+func (k *SecretKey) Encode() []byte {
+	if k.pgp != nil {
+		return nil
+	}
+	return encodeSecretFile(k.raw(kdfNone))
+}
 
-// Encrypt returns the key as a minisign key file that password opens, here and in stock minisign, at a cost of
+// Encrypt returns a minisign key as a minisign key file that password opens, here and in stock minisign, at a cost of
 // 64 MiB of memory. Stock minisign must be able to read the password: one line of at most 1,023 bytes, not
 // empty, without NUL.
 func (k *SecretKey) Encrypt(password string) ([]byte, error) {
 	switch {
+	case k.pgp != nil:
+		return nil, errors.New("encrypt secret key: it is one of OpenPGP, whose file is for gpg to write")
 	case password == "":
 		return nil, errors.New("encrypt secret key: the password is empty")
 	case len(password) > maxPassword:
@@ -151,7 +176,7 @@ func (k *SecretKey) Encrypt(password string) ([]byte, error) {
 func (k *SecretKey) Public() PublicKey { return k.public }
 
 // String names the key and shows nothing of its secret.
-func (k *SecretKey) String() string { return "minisign secret key " + k.public.id.String() }
+func (k *SecretKey) String() string { return k.public.Type() + " secret key " + k.public.id.String() }
 
 // Format prints what String gives, so that no verb of fmt shows the secret.
 func (k *SecretKey) Format(f fmt.State, _ rune) { fmt.Fprint(f, k.String()) }

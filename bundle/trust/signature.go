@@ -5,10 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"io"
 	"time"
-
-	"aead.dev/minisign"
 )
 
 const (
@@ -30,28 +27,32 @@ const (
 // ErrBadSignature is returned when a well-formed signature was not made by the key over the message.
 var ErrBadSignature = errors.New("the signature does not verify")
 
-// A Signature is a minisign signature in its one canonical form (docs/format.md, section 10). It says nothing
-// until it has been verified. [ParseSignature] and [ParseSlot] give it.
+// A Signature is a minisign or OpenPGP signature in its one canonical form (docs/format.md, section 10). It says
+// nothing until it has been verified. [ParseSignature] and [ParseSlot] give it.
 type Signature struct {
 	text    []byte
 	keyID   KeyID
 	nonces  [2][32]byte // R (RFC 8032, section 5.1.6) of the message's signature and of the comment's
 	comment string
+	pgp     *pgpSignature // nil for minisign
 }
 
 // KeyID returns the id of the key that the signature claims to be from.
 func (s *Signature) KeyID() KeyID { return s.keyID }
 
-// Comment returns the trusted comment, which is signed along with the message.
+// Comment returns minisign's trusted comment, which is signed along with the message; OpenPGP has none.
 func (s *Signature) Comment() string { return s.comment }
 
-// Bytes returns the signature's four lines.
+// Bytes returns the signature's lines.
 func (s *Signature) Bytes() []byte { return bytes.Clone(s.text) }
 
-// ParseSignature reads exactly the four lines of docs/format.md, section 10, and nothing else: stock minisign
-// takes other spellings too, which would leave bits of a signature free to change. Errors name the line and the
-// byte offset at which it begins.
+// ParseSignature reads exactly the lines of docs/format.md, section 10, and nothing else: stock tools take other
+// spellings too, which would leave bits of a signature free to change; see [Canonical] for these. Errors name the
+// line, or the byte offset at which it begins.
 func ParseSignature(data []byte) (*Signature, error) {
+	if bytes.HasPrefix(data, signatureArmor) {
+		return parsePGP(data)
+	}
 	if len(data) > maxSignature {
 		return nil, fmt.Errorf("parse signature: %d bytes, the limit is %d", len(data), maxSignature)
 	}
@@ -102,7 +103,14 @@ func Sign(key *SecretKey, message []byte, comment string, at time.Time) ([]byte,
 	if err := checkComment(comment); err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	return prehash(message).SignWithComments(key.minisign, comment, signatureComment), nil
+	if key.pgp != nil {
+		sig, err := signPGP(key.pgp, key.public, prehash(message), at)
+		if err != nil {
+			return nil, fmt.Errorf("sign: with key %s: %w", key.public.id, err)
+		}
+		return sig, nil
+	}
+	return prehash(message).minisign().SignWithComments(key.minisign, comment, signatureComment), nil
 }
 
 // Verify returns nil when sig was made by the secret half of pub over message and its comment, else an error
@@ -111,9 +119,12 @@ func Verify(pub PublicKey, message []byte, sig *Signature) error {
 	return verify(pub, prehash(message), sig)
 }
 
-func verify(pub PublicKey, digest *minisign.Reader, sig *Signature) error {
+func verify(pub PublicKey, m *message, sig *Signature) error {
 	if sig.keyID != pub.id {
 		return fmt.Errorf("%w: it is from key %s, not %s", ErrBadSignature, sig.keyID, pub.id)
+	}
+	if sig.pgp != nil {
+		return verifyPGP(pub, m, sig)
 	}
 	k, err := pub.minisign()
 	if err != nil {
@@ -123,18 +134,21 @@ func verify(pub PublicKey, digest *minisign.Reader, sig *Signature) error {
 		return fmt.Errorf("%w: %w", ErrBadSignature, errSmallOrder)
 	}
 	// Stock minisign refuses an R of small order, crypto/ed25519 doesn't; a disc must be good for both or neither.
-	if isSmallOrder(sig.nonces[0][:]) || isSmallOrder(sig.nonces[1][:]) || !digest.Verify(k, sig.text) {
+	if isSmallOrder(sig.nonces[0][:]) || isSmallOrder(sig.nonces[1][:]) || !m.minisign().Verify(k, sig.text) {
 		return fmt.Errorf("%w with key %s: it was made over something else or by another key, or was altered", ErrBadSignature, pub.id)
 	}
 	return nil
 }
 
-// prehash takes the BLAKE2b-512 of message, once for any number of signatures.
-func prehash(message []byte) *minisign.Reader {
-	r := minisign.NewReader(bytes.NewReader(message))
-	// A bytes.Reader and a hash don't fail.
-	_, _ = io.Copy(io.Discard, r)
-	return r
+func verifyPGP(pub PublicKey, m *message, sig *Signature) error {
+	k, err := pub.openpgp()
+	if err == nil {
+		err = sig.pgp.verify(k, m)
+	}
+	if err != nil {
+		return fmt.Errorf("%w with key %s: %w", ErrBadSignature, pub.id, err)
+	}
+	return nil
 }
 
 func checkComment(comment string) error {

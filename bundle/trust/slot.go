@@ -13,7 +13,7 @@ const (
 )
 
 // EncodeSlot returns a slot that holds the signature, filled with newlines; without a signature, an empty slot.
-// Stock minisign takes a filled slot as it is for a .minisig file.
+// Stock minisign and gpg take a filled slot as it is for a .minisig or .asc file.
 func EncodeSlot(sig []byte) ([SlotSize]byte, error) {
 	var slot [SlotSize]byte
 	if len(sig) > 0 {

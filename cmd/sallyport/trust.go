@@ -246,7 +246,7 @@ func (c *trustSignCmd) run(e *env) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	name, err := trust.SignatureName(c.File, holder)
+	name, err := trust.SignatureName(c.File, holder, key.Public().KeyID())
 	if err != nil {
 		return nil, err
 	}
