@@ -68,6 +68,8 @@ type sealResult struct {
 	Seal        *bundle.Seal `json:"seal"`
 	LeftOut     *scan.Report `json:"left_out,omitempty"`
 	Notes       []string     `json:"notes,omitempty"`
+
+	aloud bool // show the seal digest as people read it to each other
 }
 
 func (r *sealResult) text(w io.Writer) {
@@ -79,7 +81,11 @@ func (r *sealResult) text(w io.Writer) {
 	if r.Files > 0 {
 		fmt.Fprintf(w, "payload      %d files, %s\n", r.Files, bytesText(r.Payload))
 	}
-	fmt.Fprintf(w, "seal digest  %s\n", r.Fingerprint)
+	if r.aloud {
+		fmt.Fprintf(w, "read aloud   %s\n", readAloud(r.Fingerprint))
+	} else {
+		fmt.Fprintf(w, "seal digest  %s\n", r.Fingerprint)
+	}
 	if r.Image != "" {
 		fmt.Fprintf(w, "image        %s, %s\n", r.Image, bytesText(r.Bytes))
 	}

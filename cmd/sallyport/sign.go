@@ -1,21 +1,32 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 
 	"sallyport/bundle"
 	"sallyport/bundle/trust"
+	"sallyport/scan"
 )
 
 type signCmd struct {
-	File         string `arg:"" help:"The bundle image." type:"path"`
-	Key          string `required:"" help:"Your secret key." placeholder:"FILE"`
-	PasswordFile string `help:"Take its password from the first line of this file." type:"path" placeholder:"FILE"`
+	File         string `arg:"" help:"The bundle image, or a SEAL.json that plan made." type:"path"`
+	Key          string `help:"Your secret key." required:"" xor:"signature" placeholder:"FILE"`
+	Signature    string `help:"A signature made elsewhere, by minisign or gpg, in place of a key. Needs --trust." required:"" xor:"signature" placeholder:"FILE"`
+	PasswordFile string `help:"Take the key's password from the first line of this file." type:"path" placeholder:"FILE"`
 	Trust        string `help:"Make sure first that this trust root gives you a part in the channel." placeholder:"FILE"`
+	Previous     string `help:"Show the difference to the bundle before: its image, or its MANIFEST.json." placeholder:"FILE"`
+	Reproduce    string `help:"Make the seal again from your own copy of the directory, and sign only if it is the same." type:"path" placeholder:"DIR"`
+	Unseen       bool   `help:"Sign a SEAL.json without --reproduce, though nobody here sees a file of it."`
+	List         bool   `help:"Show all files and differences, not only the first ones."`
 	Yes          bool   `short:"y" help:"Don't ask."`
+	scanFlags
 }
 
 func (c *signCmd) Help() string {
@@ -23,26 +34,86 @@ func (c *signCmd) Help() string {
 are about to sign, asks (on a terminal), and puts your signature into the next free slot. It can't be taken out
 again, and one by somebody who is neither preparer nor approver spoils the image: --trust looks first.
 
-Example: sallyport sign bundle.iso --key alice.key --trust trust.json`
+A SEAL.json that plan made, 8,192 bytes, is signed in a file beside it, which prepare --seal finds. Nothing of it can
+be checked but with --reproduce. (--leave-out and --case-clash go with --reproduce, if they did with prepare.)
+
+To sign elsewhere: inspect FILE --seal SEAL.json, then minisign -S -m SEAL.json or gpg --armor --detach-sign SEAL.json
+where the key is, then sign FILE --signature SEAL.json.asc --trust trust.json.
+
+Examples:
+  sallyport sign bundle.iso --key alice.key --trust trust.json
+  sallyport sign next.iso --key bob.key --previous bundle.iso --reproduce my/sources
+  sallyport sign SEAL.json --key bob.key --reproduce my/sources`
 }
 
 type signResult struct {
-	*sealResult
+	*signView
 	KeyID string `json:"key_id"`
-	Slot  int    `json:"slot"`
+	Slot  *int   `json:"slot,omitempty"`
+	File  string `json:"signature_file,omitempty"`
 
-	shown bool // to the signer, before
+	checked string
+	shown   bool // to the signer, before
 }
 
 func (r *signResult) text(w io.Writer) {
 	if !r.shown {
-		r.sealResult.text(w)
-		fmt.Fprintln(w, signChecked)
+		r.signView.text(w)
+		fmt.Fprint(w, r.checked)
 	}
-	fmt.Fprintf(w, "signed       slot %d, key %s\n", r.Slot, r.KeyID)
+	if r.Slot != nil {
+		fmt.Fprintf(w, "signed       slot %d, key %s\n", *r.Slot, r.KeyID)
+	} else {
+		fmt.Fprintf(w, "signed       %s, key %s\n", printable(r.File), r.KeyID)
+	}
+}
+
+// toSign is what is to be signed, and where the signature goes.
+type toSign struct {
+	seal    *bundle.Seal
+	message []byte
+	entries []bundle.Entry // nil: of a planned seal, nobody here has them
+	signed  map[trust.KeyID]string
+	full    string // why there is no room for another signature, or ""
+	put     func(sig *trust.Signature) error
 }
 
 func (c *signCmd) run(e *env) (result, error) {
+	if c.Signature != "" && c.Trust == "" {
+		return nil, usagef("--signature needs --trust: a signature that isn't good would spoil %s", c.File)
+	}
+	planned, err := isPlanned(c.File)
+	if err != nil {
+		return nil, err
+	}
+	if planned {
+		return c.signPlanned(e)
+	}
+	if c.Unseen {
+		return nil, usagef("--unseen is for a SEAL.json; %s is checked against its own files", c.File)
+	}
+	return c.signImage(e)
+}
+
+// isPlanned tells a SEAL.json, also one that isn't in order, from an image.
+func isPlanned(path string) (bool, error) {
+	f, info, err := openInput(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	begin := []byte(`{"bundle_id":`)
+	if !info.Mode().IsRegular() || info.Size() > 8*maxSealBytes {
+		return false, nil
+	}
+	got := make([]byte, len(begin))
+	if _, err := f.ReadAt(got, 0); err != nil && err != io.EOF {
+		return false, err
+	}
+	return bytes.Equal(got, begin), nil
+}
+
+func (c *signCmd) signImage(e *env) (result, error) {
 	src, err := e.openSource(c.File)
 	if err != nil {
 		return nil, err
@@ -65,58 +136,208 @@ func (c *signCmd) run(e *env) (result, error) {
 	if err != nil {
 		return nil, about(c.File, err)
 	}
-	res := &signResult{sealResult: &sealResult{Notes: contents.Notes}, Slot: len(sigs)}
+	slot := len(sigs)
+	res := &signResult{signView: &signView{sealResult: &sealResult{Notes: contents.Notes}}, Slot: &slot, checked: signChecked}
 	if mended {
 		res.Notes = append(res.Notes, "an interrupted signing was put right")
 	}
-	if err := res.describe(contents.Seal, contents.Entries); err != nil {
-		return nil, err
+	t := &toSign{seal: contents.Seal, message: contents.Message, entries: contents.Entries, signed: map[trust.KeyID]string{}}
+	for i, s := range sigs {
+		t.signed[s.KeyID()] = fmt.Sprintf("slot %d", i)
 	}
-	if ask := !c.Yes && !e.json && e.interactive(); ask {
-		res.sealResult.text(e.stderr)
-		fmt.Fprintln(e.stderr, signChecked)
-		res.shown = true
+	if len(sigs) == len(contents.Slots) {
+		t.full = fmt.Sprintf("all %d slots of %s are filled", len(sigs), c.File)
 	}
-	key, err := e.openKey(c.Key, c.PasswordFile)
+	t.put = func(sig *trust.Signature) error { return bundle.AddSignature(c.File, contents.Claims, sig.Bytes()) }
+	return c.sign(e, t, res)
+}
+
+func (c *signCmd) signPlanned(e *env) (result, error) {
+	planned, err := readPlanned(c.File)
 	if err != nil {
 		return nil, err
 	}
-	res.KeyID = key.Public().KeyID().String()
-	if len(sigs) == len(contents.Slots) {
-		return nil, usagef("all %d slots of %s are filled", len(sigs), c.File)
+	res := &signResult{signView: &signView{sealResult: &sealResult{}}}
+	t := &toSign{seal: planned.Seal, message: planned.Message, signed: map[trust.KeyID]string{}}
+	for _, s := range planned.Signatures {
+		t.signed[s.KeyID()] = s.File
 	}
-	for i, s := range sigs {
-		if s.KeyID() == key.Public().KeyID() {
-			return nil, usagef("key %s signed already, in slot %d", res.KeyID, i)
+	if len(planned.Signatures) == trust.Slots {
+		t.full = fmt.Sprintf("%d signatures lie beside %s, and the image has no more slots", trust.Slots, c.File)
+	}
+	if c.Reproduce == "" {
+		if !c.Unseen && !c.asks(e) {
+			return nil, usagef("nothing of %s can be checked without the files: give --reproduce DIR with your own copy, or --unseen to sign what nobody here has seen", c.File)
 		}
+		if c.Previous != "" {
+			return nil, usagef("--previous needs --reproduce DIR: a seal alone doesn't say what it carries")
+		}
+		res.Unseen = true
+		res.checked = "NOT CHECKED  nobody here has seen a file of it: your name stands for whoever planned it\n"
 	}
-	if err := c.mayI(contents.Seal.Channel, key.Public().KeyID()); err != nil {
+	t.put = func(sig *trust.Signature) error {
+		res.File = signatureFile(c.File, sig)
+		err := writeNew(res.File, sig.Bytes(), 0o644)
+		if errors.Is(err, fs.ErrExist) {
+			return usagef("%s is already there: signatures are never overwritten", res.File)
+		}
+		return err
+	}
+	return c.sign(e, t, res)
+}
+
+// signatureFile names the file of a signature beside a planned seal.
+func signatureFile(seal string, sig *trust.Signature) string {
+	suffix := ".minisig"
+	if bytes.HasPrefix(sig.Bytes(), []byte("-----BEGIN PGP")) {
+		suffix = ".asc"
+	}
+	return seal + "." + sig.KeyID().String() + suffix
+}
+
+// asks tells whether the signer will be asked.
+func (c *signCmd) asks(e *env) bool { return !c.Yes && !e.json && e.interactive() }
+
+// sign shows, asks, signs.
+func (c *signCmd) sign(e *env, t *toSign, res *signResult) (result, error) {
+	if err := c.look(e, t, res); err != nil {
 		return nil, err
 	}
-	if res.shown {
-		if err := e.confirm("Sign this? [y/N] "); err != nil {
+	if c.asks(e) {
+		if f, ok := e.stderr.(*os.File); ok {
+			res.onScreen(e.stderr, f, res.checked)
+		} else {
+			res.signView.text(e.stderr)
+			fmt.Fprint(e.stderr, res.checked)
+		}
+		res.shown = true
+	}
+	var root *trust.Root
+	if c.Trust != "" {
+		var err error
+		if root, err = loadTrust(c.Trust); err != nil {
 			return nil, err
 		}
 	}
-	sig, err := trust.Sign(key, contents.Message, "sallyport-seal SEAL.json", e.now())
+	by, give, err := c.signer(e, t, root)
 	if err != nil {
 		return nil, err
 	}
-	if err := bundle.AddSignature(c.File, contents.Claims, sig); err != nil {
+	res.KeyID = by.String()
+	if t.full != "" {
+		return nil, &usageError{t.full}
+	}
+	if where, ok := t.signed[by]; ok {
+		return nil, usagef("key %s signed already, in %s", by, where)
+	}
+	if res.shown {
+		question := "Sign this? [y/N] "
+		if res.Unseen {
+			question = "Sign this UNSEEN? [y/N] "
+		}
+		if err := e.confirm(question); err != nil {
+			return nil, err
+		}
+	}
+	sig, err := give()
+	if err != nil {
+		return nil, err
+	}
+	if err := t.put(sig); err != nil {
 		return nil, err
 	}
 	return res, nil
 }
 
-// mayI tells whether the trust root, if one was given, gives the key's holder a part in the channel.
-func (c *signCmd) mayI(channel string, key trust.KeyID) error {
-	if c.Trust == "" {
-		return nil
+// look finds out what the signer is to see.
+func (c *signCmd) look(e *env, t *toSign, res *signResult) error {
+	if c.Reproduce != "" {
+		own, err := c.reproduce(e, t, res)
+		if err != nil {
+			return err
+		}
+		t.entries, res.Reproduced = own, true
+		res.checked += fmt.Sprintf("reproduced   %s gives this seal, to the last byte\n", printable(c.Reproduce))
 	}
-	root, err := loadTrust(c.Trust)
+	res.entries, res.all, res.aloud = t.entries, c.List, true
+	if c.List {
+		for i := range t.entries {
+			if f := &t.entries[i]; f.Type == bundle.File {
+				res.List = append(res.List, fileLine{f.Path, f.Size})
+			}
+		}
+	}
+	switch {
+	case c.Previous != "":
+		var err error
+		if res.Difference, err = differenceTo(e.ctx, c.Previous, t.seal, t.entries); err != nil {
+			return err
+		}
+	case t.seal.Previous != "" && t.entries != nil:
+		res.Notes = append(res.Notes, "--previous FILE shows the difference to the bundle before")
+	}
+	return res.describe(t.seal, t.entries)
+}
+
+// reproduce makes the seal again from the signer's own copy.
+func (c *signCmd) reproduce(e *env, t *toSign, res *signResult) ([]bundle.Entry, error) {
+	if err := checkDir(c.Reproduce); err != nil {
+		return nil, err
+	}
+	src, err := bundle.OpenDir(c.Reproduce)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	defer src.Close()
+	var leaveOut func(string) bool
+	if c.LeaveOut {
+		report, err := scan.Check(e.ctx, src, scan.Limits{AllowCaseClash: c.CaseClash})
+		if err != nil {
+			return nil, about(c.Reproduce, err)
+		}
+		if report.Err() != nil {
+			leaveOut, res.LeftOut = report.Refused, report
+		}
+	}
+	bar := e.progress()
+	own, err := bundle.Reproduce(e.ctx, src, t.seal, t.entries, leaveOut, bar.update)
+	bar.end(err)
+	return own, about(c.Reproduce, err)
+}
+
+// signer says whose signature it will be, and returns what gives it.
+func (c *signCmd) signer(e *env, t *toSign, root *trust.Root) (trust.KeyID, func() (*trust.Signature, error), error) {
+	if c.Signature != "" {
+		sig, err := bundle.ReadSignature(c.Signature)
+		if err == nil {
+			err = bundle.JudgeSignature(root, t.seal, t.message, c.Signature, sig)
+		}
+		if err != nil {
+			return "", nil, about(c.File, pathError(err))
+		}
+		return sig.KeyID(), func() (*trust.Signature, error) { return sig, nil }, nil
+	}
+	key, err := e.openKey(c.Key, c.PasswordFile)
+	if err != nil {
+		return "", nil, err
+	}
+	id := key.Public().KeyID()
+	if root != nil {
+		if err := c.mayI(root, t.seal.Channel, id); err != nil {
+			return "", nil, err
+		}
+	}
+	return id, func() (*trust.Signature, error) {
+		text, err := trust.Sign(key, t.message, "sallyport-seal SEAL.json", e.now())
+		if err != nil {
+			return nil, err
+		}
+		return trust.ParseSignature(text)
+	}, nil
+}
+
+// mayI tells whether the trust root gives the key's holder a part in the channel.
+func (c *signCmd) mayI(root *trust.Root, channel string, key trust.KeyID) error {
 	ch, ok := root.Channel(channel)
 	if !ok {
 		return usagef("%s has no channel %q: nothing was signed", c.Trust, channel)
@@ -131,7 +352,7 @@ func (c *signCmd) mayI(channel string, key trust.KeyID) error {
 	return nil
 }
 
-const signChecked = "checked      root hash, every file and the directory; the image is what its seal says"
+const signChecked = "checked      root hash, every file and the directory; the image is what its seal says\n"
 
 // confirm asks, and gives an error for everything but yes.
 func (e *env) confirm(question string) error {
