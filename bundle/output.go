@@ -8,22 +8,25 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// image is an image file in the making, beside the place it will take.
+// image is an image file in the making, in the folder where it will stand.
 type image struct {
 	path   string
 	dir    *os.File
 	file   *os.File
+	name   string   // of file while it is being made; empty where it has none, and goes with the process
 	direct *os.File // the same file, O_DIRECT; nil where the file system refuses that
 	done   bool
 }
 
-// createImage makes a temporary file of size bytes beside path. Room that isn't there is found out now.
+// createImage makes a file of size bytes in path's folder, without a name where the file system can do that. Room
+// that isn't there is found out now.
 func createImage(path string, size int64) (*image, error) {
 	switch info, err := os.Stat(path); {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
@@ -35,26 +38,62 @@ func createImage(path string, size int64) (*image, error) {
 	if err != nil {
 		return nil, err
 	}
-	base := filepath.Base(path)
-	if len(base) > 128 {
-		base = strings.ToValidUTF8(base[:128], "")
+	img := &image{path: path, dir: dir}
+	if img.openUnnamed() != nil {
+		if err := img.openNamed(); err != nil {
+			dir.Close()
+			return nil, err
+		}
 	}
-	part := filepath.Join(filepath.Dir(path), "."+base+"."+rand.Text()+".part")
-	file, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
-	if err != nil {
-		dir.Close()
-		return nil, err
-	}
-	img := &image{path: path, dir: dir, file: file}
 	if err := img.reserve(size); err != nil {
 		img.discard()
 		return nil, err
 	}
 	// Without the page cache between: a payload larger than memory would push everything else out of it.
-	if fd, err := unix.Open(file.Name(), unix.O_WRONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0); err == nil {
-		img.direct = os.NewFile(uintptr(fd), file.Name())
+	again := img.name
+	if again == "" {
+		again = procFD(img.file)
+	}
+	if fd, err := unix.Open(again, unix.O_WRONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0); err == nil {
+		img.direct = os.NewFile(uintptr(fd), path)
 	}
 	return img, nil
+}
+
+// procFD is the way back to an open file that has no name.
+func procFD(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
+
+// openUnnamed makes the file without a name (O_TMPFILE): whatever ends the process, nothing stays behind. It fails
+// where the file system can't do that, or where the file couldn't be given its name later.
+func (img *image) openUnnamed() error {
+	fd, err := unix.Openat(int(img.dir.Fd()), ".", unix.O_RDWR|unix.O_TMPFILE|unix.O_CLOEXEC, 0o666)
+	for err == unix.EINTR {
+		fd, err = unix.Openat(int(img.dir.Fd()), ".", unix.O_RDWR|unix.O_TMPFILE|unix.O_CLOEXEC, 0o666)
+	}
+	if err != nil {
+		return err
+	}
+	img.file = os.NewFile(uintptr(fd), img.path)
+	if _, err := os.Stat(procFD(img.file)); err != nil {
+		img.file.Close()
+		return err
+	}
+	return nil
+}
+
+// openNamed makes the file with a hidden name.
+func (img *image) openNamed() (err error) {
+	img.name = img.hiddenName()
+	img.file, err = os.OpenFile(img.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
+	return err
+}
+
+func (img *image) hiddenName() string {
+	base := filepath.Base(img.path)
+	if len(base) > 128 {
+		base = strings.ToValidUTF8(base[:128], "")
+	}
+	return filepath.Join(filepath.Dir(img.path), "."+base+"."+rand.Text()+".part")
 }
 
 func (img *image) reserve(size int64) error {
@@ -104,7 +143,7 @@ func (img *image) commit() error {
 	if err := img.file.Sync(); err != nil {
 		return err
 	}
-	if err := os.Rename(img.file.Name(), img.path); err != nil {
+	if err := img.giveName(); err != nil {
 		return err
 	}
 	img.done = true
@@ -114,10 +153,35 @@ func (img *image) commit() error {
 	return nil
 }
 
-// discard removes the temporary file, unless it was committed.
+// giveName puts the file in its place, and what was there out of it, in one step. A link can't replace anything: a
+// file without a name then gets a hidden one first.
+func (img *image) giveName() error {
+	if img.name == "" {
+		err := img.link(img.path)
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		hidden := img.hiddenName()
+		if err := img.link(hidden); err != nil {
+			return err
+		}
+		img.name = hidden
+	}
+	return os.Rename(img.name, img.path)
+}
+
+func (img *image) link(name string) error {
+	from := procFD(img.file)
+	if err := unix.Linkat(unix.AT_FDCWD, from, unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW); err != nil {
+		return &os.LinkError{Op: "link", Old: from, New: name, Err: err}
+	}
+	return nil
+}
+
+// discard removes the file, unless it was committed.
 func (img *image) discard() {
-	if !img.done {
-		os.Remove(img.file.Name())
+	if !img.done && img.name != "" {
+		os.Remove(img.name)
 	}
 	img.close()
 }
