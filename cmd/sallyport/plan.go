@@ -83,7 +83,10 @@ func (c *planCmd) run(e *env) (result, error) {
 		res.text(e.stderr)
 		return nil, nil
 	}
-	return res, writeSealFile(c.Output, message)
+	if err := writeSealFile(c.Output, message); err != nil {
+		return nil, err
+	}
+	return res, nil
 }
 
 // writeSealFile writes a seal in place of what is there, unless that is another seal that somebody has signed.
