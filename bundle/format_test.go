@@ -3,10 +3,14 @@ package bundle
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/sha1"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/base64"
 	"fmt"
+	"math/big"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -80,6 +84,9 @@ func workedExample(t *testing.T) string {
 	setSlot(t, img, 0, sig)
 	p("With it in both seals the image has SHA-256 `%s`.\n\n", hash(img))
 
+	pgpPublic, fingerprint, armored := exampleOpenPGP(t, messageOf(t, img))
+	p("The same Ed25519 key, as one of OpenPGP made at 1700000000, has the public text `%s` and the fingerprint %s. Its signature with SHA-512, made at 1700000001:\n\n%s", pgpPublic, fingerprint, fenced(armored))
+
 	opt.Roots = 2
 	img = prepare(t, payload, opt)
 	g2, s2 := geometryOf(t, img), sealOf(t, img)
@@ -112,6 +119,46 @@ func exampleKey(t *testing.T) (*trust.SecretKey, string) {
 		t.Errorf("the public key is %s, want %s", key.Public(), public)
 	}
 	return key, public
+}
+
+// exampleOpenPGP makes the OpenPGP key and signature of the worked example from what sections 10 and 11 say, without
+// the code that they describe.
+func exampleOpenPGP(t *testing.T, message []byte) (public, fingerprint string, armored []byte) {
+	t.Helper()
+	private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize))
+	body := append([]byte("\x04\x65\x53\xf1\x00\x16\x09\x2b\x06\x01\x04\x01\xda\x47\x0f\x01\x01\x07\x40"), private[32:]...)
+	id := sha1.Sum(append([]byte{0x99, 0, byte(len(body))}, body...))
+	signed := append([]byte("\x04\x00\x16\x0a\x00\x1d\x16\x21\x04"), id[:]...)
+	signed = append(signed, "\x05\x02\x65\x53\xf1\x01"...)
+	digest := sha512.Sum512(append(append(bytes.Clone(message), signed...), 4, 0xff, 0, 0, 0, byte(len(signed))))
+	packet := append(append(signed, 0, 10, 9, 16), id[12:]...)
+	packet = append(packet, digest[:2]...)
+	for half := range slices.Chunk(ed25519.Sign(private, digest[:]), 32) {
+		number := new(big.Int).SetBytes(half)
+		packet = append(append(packet, byte(number.BitLen()>>8), byte(number.BitLen())), number.Bytes()...)
+	}
+	packet = append([]byte{0x88, byte(len(packet))}, packet...)
+	crc := uint32(0xb704ce)
+	for i := range len(packet) * 8 {
+		top := crc>>23&1 ^ uint32(packet[i/8]>>(7-i%8)&1)
+		crc = crc<<1&0xffffff ^ top*0x864cfb
+	}
+	armored = []byte("-----BEGIN PGP SIGNATURE-----\n\n")
+	for line := range slices.Chunk([]byte(base64.StdEncoding.EncodeToString(packet)), 64) {
+		armored = append(append(armored, line...), '\n')
+	}
+	armored = fmt.Appendf(armored, "=%s\n-----END PGP SIGNATURE-----\n", base64.StdEncoding.EncodeToString([]byte{byte(crc >> 16), byte(crc >> 8), byte(crc)}))
+
+	public, fingerprint = base64.StdEncoding.EncodeToString(body), fmt.Sprintf("%X", id)
+	key, err := trust.ParsePublicKey(public)
+	must(t, err)
+	sig, err := trust.ParseSignature(armored)
+	must(t, err)
+	must(t, trust.Verify(key, message, sig))
+	if key.KeyID().String() != fingerprint {
+		t.Errorf("the fingerprint is %s, want %s", key.KeyID(), fingerprint)
+	}
+	return public, fingerprint, armored
 }
 
 // TestFormatLimits: the limits that the text states are the code's.

@@ -17,10 +17,11 @@ const readmeText = `SALLYPORT BUNDLE, CHANNEL %[1]s, SEQUENCE %[2]d
 This disc carries files across an air gap. The files are at its root, MANIFEST.json
 lists them, SHA256SUMS has their digests. Believe nothing on it, nor this text, before
 the signatures in its seal are good: check it with sallyport verify, or by hand
-with stock tools as below (bash, dd, minisign, veritysetup, xorriso, sha256sum).
+with stock tools as below (bash, dd, minisign, gpgv, veritysetup, xorriso, sha256sum).
 
 Begin in an empty folder that holds only the public keys of the people whose
-signatures you expect, one NAME.pub each. Get the keys another way than this disc.
+signatures you expect: NAME.pub for each key of minisign, NAME.gpg for each of OpenPGP
+(gpg --export NAME > NAME.gpg). Get the keys another way than this disc.
 Lines that begin with a dollar sign are commands.
 
 1. Copy the disc, and from here on look only at the copy (it has %[3]d blocks of
@@ -33,7 +34,7 @@ Lines that begin with a dollar sign are commands.
 
 3. Who signed it? Each filled slot must be by somebody you know, and enough people,
    each counted once, must have signed. "nobody" means: stop, the disc is not to be used.
-    $ for s in slot.?; do grep -q . $s || continue; by=nobody; for k in *.pub; do minisign -V -q -p $k -m SEAL.json -x $s >/dev/null 2>&1 && by=$k; done; echo "$s is signed by $by"; done
+    $ for s in slot.?; do grep -q . $s || continue; by=nobody; for k in *.pub *.gpg; do minisign -V -q -p $k -m SEAL.json -x $s >/dev/null 2>&1 && by=$k; gpgv --keyring ./$k $s SEAL.json >/dev/null 2>&1 && by=$k; done; echo "$s is signed by $by"; done
 
 4. Read the seal: is it your channel, your station, the sequence you expect, not expired?
     $ tr -s '\n' < SEAL.json

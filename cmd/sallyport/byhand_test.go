@@ -54,11 +54,68 @@ func copyFile(t *testing.T, from, to string) {
 	}
 }
 
-// inspectionRoom is a folder as by-hand.md wants it: the public keys of the two signers, and the disc's copy.
+// signByGnuPG lets a third person sign the disc in out, with stock gpg, and leaves the key as keys/carol.gpg.
+func signByGnuPG(t *testing.T, out string) {
+	t.Helper()
+	disc := filepath.Join(out, "disc.img")
+	b, err := os.ReadFile(disc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := bundle.Inspect(t.Context(), bundle.Source{ReaderAt: bytes.NewReader(b), Size: int64(len(b))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gpg := stockGnuPG(t)
+	gpg(nil, "--quick-generate-key", "carol", "ed25519", "sign,cert", "0")
+	if err := os.WriteFile(filepath.Join(out, "keys", "carol.gpg"), gpg(nil, "--export", "carol"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	slot, err := trust.EncodeSlot(gpg(c.Message, "--armor", "--detach-sign"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, seal := range []int64{c.Geometry.SealA(), c.Geometry.SealB()} {
+		copy(b[(seal+6)*bundle.BlockSize:], slot[:])
+	}
+	if err := os.WriteFile(disc, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// stockGnuPG runs gpg in a home of its own; keys are made without a passphrase.
+func stockGnuPG(t *testing.T) func(input []byte, args ...string) []byte {
+	t.Helper()
+	// An agent's socket needs a short path.
+	home, err := os.MkdirTemp("", "g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(home) })
+	command := func(name string, args ...string) *exec.Cmd {
+		cmd := exec.Command(name, args...)
+		cmd.Env = append(os.Environ(), "GNUPGHOME="+home, "LC_ALL=C")
+		return cmd
+	}
+	// The agent of this home only.
+	t.Cleanup(func() { _ = command("gpgconf", "--kill", "gpg-agent").Run() })
+	return func(input []byte, args ...string) []byte {
+		t.Helper()
+		cmd := command("gpg", append([]string{"--batch", "--no-tty", "--yes", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""}, args...)...)
+		var out, errs bytes.Buffer
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &out, &errs
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("the stock gpg is needed as a peer: gpg %s: %v\n%s", strings.Join(args, " "), err, &errs)
+		}
+		return out.Bytes()
+	}
+}
+
+// inspectionRoom is a folder as by-hand.md wants it: the public keys of the three signers, and the disc's copy.
 func inspectionRoom(t *testing.T, out, disc string) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"preparer.pub", "approver.pub"} {
+	for _, name := range []string{"preparer.pub", "approver.pub", "carol.gpg"} {
 		copyFile(t, filepath.Join(out, "keys", name), filepath.Join(dir, name))
 	}
 	copyFile(t, disc, filepath.Join(dir, "disc.img"))
@@ -116,6 +173,7 @@ func shell(t *testing.T, dir, script string) (out string, err error) {
 func TestByHand(t *testing.T) {
 	t.Parallel()
 	out, payload := kept(t)
+	signByGnuPG(t, out)
 	disc := filepath.Join(out, "disc.img")
 	blocks, lines := shBlocks(t, "../../docs/by-hand.md"), readmeCommands(t, disc)
 	if len(blocks) != 5 || len(lines) != 9 {
@@ -134,12 +192,12 @@ func TestByHand(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v\n%s", err, text)
 			}
-			for _, want := range []string{"slot.0 is signed by preparer.pub\n", "slot.1 is signed by approver.pub\n", `"channel":"demo"`, `"destination":"station"`, "payload/MANIFEST.json: OK\n"} {
+			for _, want := range []string{"slot.0 is signed by preparer.pub\n", "slot.1 is signed by approver.pub\n", "slot.2 is signed by carol.gpg\n", `"channel":"demo"`, `"destination":"station"`, "payload/MANIFEST.json: OK\n"} {
 				if !strings.Contains(text, want) {
 					t.Errorf("%q is missing in\n%s", want, text)
 				}
 			}
-			if strings.Contains(text, "nobody") || strings.Contains(text, "slot.2") {
+			if strings.Contains(text, "nobody") || strings.Contains(text, "slot.3") {
 				t.Errorf("an empty slot counted:\n%s", text)
 			}
 			got := filepath.Join(dir, "payload")
@@ -159,6 +217,7 @@ func TestByHand(t *testing.T) {
 func TestByHandTampered(t *testing.T) {
 	t.Parallel()
 	out, _ := kept(t)
+	signByGnuPG(t, out)
 	disc := filepath.Join(out, "disc.img")
 	whole, err := os.ReadFile(disc)
 	if err != nil {
@@ -202,6 +261,10 @@ func TestByHandTampered(t *testing.T) {
 			at := c.Geometry.SealA()*bundle.BlockSize + int64(bytes.Index(c.Message, []byte(`"sequence":1`)))
 			b[at+int64(len(`"sequence":`))] = '2'
 		}, false, "slot.0 is signed by nobody"},
+		{"seal byte, OpenPGP's slot", func(b []byte) {
+			at := c.Geometry.SealA()*bundle.BlockSize + int64(bytes.Index(c.Message, []byte(`"sequence":1`)))
+			b[at+int64(len(`"sequence":`))] = '2'
+		}, false, "slot.2 is signed by nobody"},
 	} {
 		for name, script := range scripts {
 			t.Run(test.name+" "+name, func(t *testing.T) {
