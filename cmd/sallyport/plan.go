@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 
 	"sallyport/bundle"
@@ -95,4 +97,13 @@ func writeSealFile(path string, message []byte) error {
 		return usagef("%s holds another seal, which has signatures beside it (%s): name another file, or remove them", path, old.Signatures[0].File)
 	}
 	return replaceFile(path, message)
+}
+
+// newSealFile writes a seal to a file that isn't there yet.
+func newSealFile(path string, message []byte) error {
+	err := writeNew(path, message, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return usagef("%s is already there: name another file", path)
+	}
+	return err
 }

@@ -11,17 +11,21 @@ import (
 
 type inspectCmd struct {
 	Source string `arg:"" help:"An image file, a device, or sim:DIR."`
+	Seal   string `help:"Write the 8,192 bytes that are signed to this file, to sign them elsewhere." type:"path" placeholder:"SEAL.json"`
 }
 
 func (c *inspectCmd) Help() string {
 	return `What it prints is what the bundle says of itself. Nothing of it was checked against a key.
 
-Example: sallyport inspect bundle.iso`
+Examples:
+  sallyport inspect bundle.iso
+  sallyport inspect bundle.iso --seal SEAL.json`
 }
 
 type inspectResult struct {
 	*sealResult
 	Slots []string `json:"slots"`
+	File  string   `json:"seal_file,omitempty"`
 }
 
 func (r *inspectResult) text(w io.Writer) {
@@ -32,6 +36,9 @@ func (r *inspectResult) text(w io.Writer) {
 	}
 	if len(r.Slots) == 0 {
 		fmt.Fprintln(w, "slots        all empty: nobody signed")
+	}
+	if r.File != "" {
+		fmt.Fprintf(w, "seal         %s; look at the image with sallyport sign before you use a signature of it\n", printable(r.File))
 	}
 }
 
@@ -52,6 +59,12 @@ func (c *inspectCmd) run(e *env) (result, error) {
 	sigs, err := claims.Signatures()
 	if err != nil {
 		return res, about(c.Source, err)
+	}
+	if c.Seal != "" {
+		if err := newSealFile(c.Seal, claims.Message); err != nil {
+			return nil, err
+		}
+		res.File = c.Seal
 	}
 	for _, s := range sigs {
 		res.Slots = append(res.Slots, fmt.Sprintf("%s, comment %q", s.KeyID(), s.Comment()))
