@@ -19,6 +19,7 @@ xorriso     xorriso
 minisign    minisign
 veritysetup cryptsetup-bin
 gpg         gnupg
+gpgv        gpgv
 bsdtar      libarchive-tools
 isoinfo     genisoimage
 genisoimage genisoimage

@@ -10,7 +10,7 @@ import (
 )
 
 // peers are the commands that install.sh looks for, save veritysetup: it stands where the script itself adds to PATH.
-var peers = []string{"xorriso", "minisign", "gpg", "bsdtar", "isoinfo", "genisoimage", "sha256sum", "dd", "script", "prlimit"}
+var peers = []string{"xorriso", "minisign", "gpg", "gpgv", "bsdtar", "isoinfo", "genisoimage", "sha256sum", "dd", "script", "prlimit"}
 
 // shell are the commands that install.sh is written with.
 var shell = []string{"bash", "cat", "chmod", "cut", "dirname", "echo", "env", "grep", "head", "sed", "sort", "true", "xargs"}
