@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test tools check build mutants fuzz big
+.PHONY: help test tools check build mutants fuzz big bench
 
 # Debian keeps veritysetup where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -64,3 +64,6 @@ fuzz: ## run every fuzz target for FUZZTIME (60s)
 big: tools ## the tests that need hours or much disk as well
 	@$(if $(WITHOUT_CORPUS),echo '*** $(WITHOUT_CORPUS)')
 	SALLYPORT_BIG=1 go test -p 1 -count=1 -timeout $(BIG_TIMEOUT) ./...
+
+bench: tools ## measure sallyport beside stock tools, see docs/performance.md (BENCH='-size 200 -runs 3' for a trial)
+	go run ./bundle/bench $(BENCH)

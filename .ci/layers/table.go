@@ -18,6 +18,7 @@ var table = layers{
 	"bundle/verity":    {},
 	"bundle/trust":     {"bundle/canonjson"},
 	"bundle":           {"bundle/canonjson", "bundle/iso9660", "bundle/verity", "bundle/trust"},
+	"bundle/bench":     {"bundle/verity"},
 	"bundle/importlog": {"bundle", "bundle/canonjson", "bundle/trust"},
 	"scan":             {},
 	"media/scsi":       {},
