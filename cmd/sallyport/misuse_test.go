@@ -92,6 +92,9 @@ func TestUnprivileged(t *testing.T) {
 			t.Fatalf("%v: %v\n%s", args, err, out)
 		}
 	}
+	for _, d := range []string{"closed", "secret"} {
+		must(t, dir, "plan", "payload", "-o", d+"/SEAL.json", "--channel", "news", "--trust", "trust.json")
+	}
 	for path, mode := range map[string]os.FileMode{
 		in("holey/sub/deep/world.txt"): 0, in("walled/sub"): 0, in("closed"): 0o555, in("secret"): 0, in("mine"): 0o777, in("bundle.iso"): 0o444, in("alice.key"): 0o644, in("kiosk.key"): 0o644, in("carol.key"): 0,
 	} {
@@ -124,6 +127,9 @@ func TestUnprivileged(t *testing.T) {
 	prepare := func(from, to string) []string {
 		return []string{"prepare", from, "-o", to, "--channel", "news", "--trust", "../trust.json"}
 	}
+	prepareSeal := func(seal string) []string {
+		return []string{"prepare", "../payload", "-o", "x.iso", "--seal", seal, "--trust", "../trust.json"}
+	}
 	for _, test := range []struct {
 		name string
 		args []string
@@ -139,6 +145,10 @@ func TestUnprivileged(t *testing.T) {
 		{"trust root without permission", []string{"trust", "init", "-o", "../closed/t.json", "--root", "olga=../olga.pub"}, 3, `^sallyport trust init: write .*/closed/t\.json: permission denied`},
 		{"unreadable key", []string{"sign", "../bundle.iso", "--key", "../carol.key"}, 3, `^sallyport sign: .*permission denied`},
 		{"read-only image", []string{"sign", "../bundle.iso", "--key", "../alice.key"}, 3, `^sallyport sign: .*bundle\.iso: permission denied`},
+		{"plan without permission", []string{"plan", "../payload", "-o", "../closed/SEAL.json", "--channel", "news", "--trust", "../trust.json"}, 3, `^sallyport plan: write \.\./closed/SEAL\.json: nothing can be made in \.\./closed: permission denied`},
+		{"planned seal without permission", []string{"sign", "../closed/SEAL.json", "--key", "../alice.key", "--unseen"}, 3, `^sallyport sign: write .*/closed/SEAL\.json\.[0-9A-F]{16}\.minisig: permission denied`},
+		{"unreadable planned seal", prepareSeal("../secret/SEAL.json"), 3, `^sallyport prepare: open .*/secret/SEAL\.json: permission denied`},
+		{"seal cut out without permission", []string{"inspect", "../bundle.iso", "--seal", "../closed/new.json"}, 3, `^sallyport inspect: write .*/closed/new\.json: permission denied`},
 		{"drive without permission", []string{"burn", "../bundle.iso", "--drive", "sim:../closed/drive"}, 3, `^sallyport burn: .*permission denied`},
 		{"spool without permission", []string{"import", "../bundle.iso", "--trust", "../trust.json", "--spool", "../closed/spool", "--state", "s1", "--station-key", "../kiosk.key"}, 3, `^sallyport import: make the spool .*: permission denied`},
 		{"state without permission", []string{"import", "../bundle.iso", "--trust", "../trust.json", "--spool", "spool", "--state", "../closed/state", "--station-key", "../kiosk.key"}, 3, `^sallyport import: write .*/closed/state: permission denied`},
@@ -152,7 +162,7 @@ func TestUnprivileged(t *testing.T) {
 	if left := names(t, in("mine")); left != "s1\n" {
 		t.Errorf("left behind: %q", left)
 	}
-	if left := names(t, in("closed")); left != "" {
+	if left := names(t, in("closed")); left != "SEAL.json\n" {
 		t.Errorf("left behind: %q", left)
 	}
 

@@ -128,18 +128,18 @@ func readPrevious(ctx context.Context, path string) ([]bundle.Entry, string, err
 // text shows as much as a reader of a file or pipe wants to see.
 func (v *signView) text(w io.Writer) { v.show(w, 20) }
 
-// onScreen shows as much as fits onto the terminal f above the questions, but a few lines of each list in any case,
-// and last what stands in checked.
+// onScreen shows as much as fits onto the terminal f above the questions, but a line of each list in any case, and
+// last what stands in checked.
 func (v *signView) onScreen(w io.Writer, f *os.File, checked string) {
 	columns, rows, err := term.GetSize(int(f.Fd()))
 	if err != nil || columns < 20 {
 		columns, rows = 80, 24
 	}
-	for _, most := range []int{20, 12, 8, 5, 3} {
+	for _, most := range []int{20, 12, 8, 5, 3, 2, 1} {
 		var b bytes.Buffer
 		v.show(&b, most)
 		b.WriteString(checked)
-		if most == 3 || v.all || screenLines(b.String(), columns) <= rows-3 {
+		if most == 1 || v.all || screenLines(b.String(), columns) <= rows-3 {
 			_, _ = w.Write(b.Bytes()) // to a terminal; who sees nothing doesn't say yes
 			return
 		}
@@ -159,7 +159,7 @@ func (v *signView) show(w io.Writer, most int) {
 	if v.all {
 		most = int(^uint(0) >> 1)
 	}
-	if v.entries != nil {
+	if v.entries != nil && (v.Difference == nil || most > 5) { // what is new is worth more
 		v.files(w, most)
 	}
 	if v.Difference != nil {

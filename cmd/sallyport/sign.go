@@ -352,7 +352,7 @@ func (c *signCmd) mayI(root *trust.Root, channel string, key trust.KeyID) error 
 	return nil
 }
 
-const signChecked = "checked      root hash, every file and the directory; the image is what its seal says\n"
+const signChecked = "checked      root hash, every file and the directory: all is as the seal says\n"
 
 // confirm asks, and gives an error for everything but yes.
 func (e *env) confirm(question string) error {
