@@ -9,13 +9,16 @@ SHELL := /bin/bash
 # Debian keeps veritysetup where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-# How long one package's tests may take, and one fuzz target is run.
+# How long one package's tests may take.
 TEST_TIMEOUT ?= 15m
 BIG_TIMEOUT ?= 6h
-FUZZTIME ?= 60s
+
+# A fuzz target is left when so long a time brought no new coverage, and after FUZZTIME if that is set.
+QUIET ?= 10m
+FUZZTIME ?=
 
 # The pattern ./... leaves out folders that begin with a dot.
-PACKAGES := ./... ./.ci/layers ./.ci/removals ./.ci/tools
+PACKAGES := ./... ./.ci/fuzz ./.ci/layers ./.ci/removals ./.ci/tools
 
 # Real and hostile images of other projects, which the tests read where they are to be had.
 ifeq ($(SALLYPORT_CORPUS),)
@@ -58,8 +61,8 @@ mutants: tools ## take out each check of the table of removals and see its test 
 	go run ./.ci/removals $(if $(ONLY),-only $(ONLY))
 	go run ./.ci/removals -rows
 
-fuzz: ## run every fuzz target for FUZZTIME (60s)
-	@.ci/fuzz $(FUZZTIME)
+fuzz: tools ## run every fuzz target until QUIET (10m) brought nothing new (FUZZTIME=60s for so long each, ONLY=TARGET,TARGET)
+	@go run ./.ci/fuzz -quiet $(QUIET) $(if $(FUZZTIME),-time $(FUZZTIME)) $(if $(ONLY),-only $(ONLY))
 
 big: tools ## the tests that need hours or much disk as well
 	@$(if $(WITHOUT_CORPUS),echo '*** $(WITHOUT_CORPUS)')
