@@ -3,11 +3,16 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
+	"time"
+
+	"sallyport/bundle"
 )
 
 // TestSignScreen: what a signer is shown fits above the question onto a terminal of 24 lines, however much is carried
@@ -146,5 +151,50 @@ func TestPlanStopped(t *testing.T) {
 		if after := names(t, dir); after != before || names(t, scratch) != "" {
 			t.Errorf("%v: before:\n%safter:\n%s%s", args, before, after, names(t, scratch))
 		}
+	}
+}
+
+// TestSignEscapes: names that prepare would never let pass, in an image made by something else, deceive nobody on a screen.
+func TestSignEscapes(t *testing.T) {
+	t.Parallel()
+	dir := room(t)
+	const evil = "a\x1b[31m\u202eb\n"
+	file := func(text string) *fstest.MapFile {
+		return &fstest.MapFile{Data: []byte(text), Mode: 0o644, ModTime: time.Unix(fixtureTime, 0)}
+	}
+	link := func(target string) *fstest.MapFile {
+		return &fstest.MapFile{Data: []byte(target), Mode: fs.ModeSymlink | 0o777, ModTime: time.Unix(fixtureTime, 0)}
+	}
+	root := &fstest.MapFile{Mode: fs.ModeDir | 0o755, ModTime: time.Unix(fixtureTime, 0)}
+	opt := bundle.Options{Channel: "news", Destination: "kiosk", Sequence: 1}
+	for _, image := range []struct {
+		name    string
+		payload fstest.MapFS
+	}{
+		{"one.iso", fstest.MapFS{".": root, evil + "changed": file("1"), evil + "gone": file("1"), "link": link(evil + "old")}},
+		{"two.iso", fstest.MapFS{".": root, evil + "changed": file("2"), evil + "new": file("2"), "link": link(evil + "new")}},
+	} {
+		plan, err := bundle.NewPlan(t.Context(), image.payload, opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seal, err := plan.WriteFile(t.Context(), filepath.Join(dir, image.name), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		message, err := seal.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		opt.Sequence, opt.Previous = 2, fmt.Sprintf("%x", bundle.Digest(message))
+	}
+	screen := must(t, dir, "sign", "two.iso", "--key", "alice.key", "--previous", "one.iso")
+	for _, want := range []string{"changed  a\\x1b[31m\\u202eb\\nchanged", "added    a", "removed  a", "link (target a\\x1b[31m\\u202eb\\nold to a\\x1b", "1 bytes  a\\x1b"} {
+		if !strings.Contains(screen, want) {
+			t.Errorf("%q is missing:\n%q", want, screen)
+		}
+	}
+	if strings.ContainsAny(screen, "\x1b\u202e") || strings.Contains(screen, "\nchanged") || strings.Contains(screen, "\ngone") || strings.Contains(screen, "\nnew") {
+		t.Errorf("not escaped:\n%q", screen)
 	}
 }
