@@ -22,8 +22,10 @@ import (
 // maxCertificate is the longest file with an OpenPGP certificate or secret key, in bytes.
 const maxCertificate = 1 << 20
 
-// errPrivate says that a file holds more than it should.
 var errPrivate = errors.New("it is a secret key, and a public one is wanted (gpg --armor --export)")
+
+// ErrPublicKey is returned for an OpenPGP certificate where a secret key is wanted.
+var ErrPublicKey = errors.New("it is a public key, and a secret one is wanted (gpg --armor --export-secret-keys)")
 
 // A Certificate is what a public key file holds.
 type Certificate struct {
@@ -164,7 +166,7 @@ func parsePGPSecret(file []byte, password []byte) (*SecretKey, error) {
 		return nil, err
 	}
 	if e.PrivateKey == nil {
-		return nil, errors.New("it is a public key, and a secret one is wanted (gpg --armor --export-secret-keys)")
+		return nil, ErrPublicKey
 	}
 	var best *signingKey
 	var public PublicKey

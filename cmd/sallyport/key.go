@@ -16,7 +16,7 @@ import (
 
 type keyCmd struct {
 	Generate keyGenerateCmd `cmd:"" help:"Make a key pair: NAME.key, protected by a password, and NAME.pub."`
-	Show     keyShowCmd     `cmd:"" help:"Show a public or secret key's public half."`
+	Show     keyShowCmd     `cmd:"" help:"Show a public or secret key's public half, of minisign or OpenPGP."`
 }
 
 type keyGenerateCmd struct {
@@ -31,18 +31,44 @@ func (c *keyGenerateCmd) Help() string {
 Example: sallyport key generate alice     makes alice.key and alice.pub`
 }
 
+// keyResult has a key, or the keys of an OpenPGP certificate that sign.
 type keyResult struct {
-	KeyID  string `json:"key_id"`
-	Public string `json:"public"`
-	Secret string `json:"secret_file,omitempty"`
-	File   string `json:"public_file,omitempty"`
+	keyInfo
+	Further []keyInfo `json:"further_keys,omitempty"`
+	UserIDs []string  `json:"claimed_user_ids,omitempty"`
+	Passed  []string  `json:"not_usable,omitempty"`
+	Secret  string    `json:"secret_file,omitempty"`
+	File    string    `json:"public_file,omitempty"`
+}
+
+type keyInfo struct {
+	KeyID     string `json:"key_id"`
+	Type      string `json:"type"`
+	Algorithm string `json:"algorithm"`
+	Public    string `json:"public"`
+}
+
+func infoOf(k trust.PublicKey) keyInfo {
+	return keyInfo{KeyID: k.KeyID().String(), Type: k.Type(), Algorithm: k.Algorithm(), Public: k.String()}
 }
 
 func (r *keyResult) text(w io.Writer) {
 	if r.Secret != "" {
 		fmt.Fprintf(w, "secret key  %s (keep it, and keep it from others)\npublic key  %s\n", r.Secret, r.File)
 	}
-	fmt.Fprintf(w, "key id      %s\npublic      %s\n", r.KeyID, r.Public)
+	for _, k := range append([]keyInfo{r.keyInfo}, r.Further...) {
+		name := "key id"
+		if k.Type == trust.TypeOpenPGP {
+			name = "fingerprint"
+		}
+		fmt.Fprintf(w, "%-11s %s\nalgorithm   %s (%s)\npublic      %s\n", name, k.KeyID, k.Algorithm, k.Type, k.Public)
+	}
+	for _, id := range r.UserIDs {
+		fmt.Fprintf(w, "claims      to belong to %+.200q (nobody vouches for that: compare the fingerprint)\n", id)
+	}
+	for _, why := range r.Passed {
+		fmt.Fprintf(w, "not usable  %s\n", why)
+	}
 }
 
 func (c *keyGenerateCmd) run(e *env) (result, error) {
@@ -75,11 +101,11 @@ func (c *keyGenerateCmd) run(e *env) (result, error) {
 	if err := writeNew(publicFile, key.Public().File(), 0o644); err != nil {
 		return nil, errors.Join(err, os.Remove(secretFile))
 	}
-	return &keyResult{KeyID: key.Public().KeyID().String(), Public: key.Public().String(), Secret: secretFile, File: publicFile}, nil
+	return &keyResult{keyInfo: infoOf(key.Public()), Secret: secretFile, File: publicFile}, nil
 }
 
 type keyShowCmd struct {
-	File         string `arg:"" help:"NAME.pub, or NAME.key."`
+	File         string `arg:"" help:"NAME.pub, NAME.key, or what gpg exports of a key."`
 	PasswordFile string `help:"Take the password of a secret key from the first line of this file." type:"path" placeholder:"FILE"`
 }
 
@@ -88,18 +114,25 @@ func (c *keyShowCmd) run(e *env) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	pub, err := trust.ParsePublicKeyFile(data)
-	if err != nil {
-		if _, keyErr := trust.ParseSecretKey(data); keyErr != nil && !errors.Is(keyErr, trust.ErrNeedsPassword) {
-			return nil, usagef("%s is neither a public key (%v) nor a secret key (%v)", c.File, err, keyErr)
+	cert, err := trust.ParseCertificate(data, e.now())
+	if err == nil {
+		res := &keyResult{keyInfo: infoOf(cert.Keys[0]), UserIDs: cert.UserIDs, Passed: cert.Passed}
+		for _, k := range cert.Keys[1:] {
+			res.Further = append(res.Further, infoOf(k))
 		}
-		key, err := e.unlockKey(data, c.File, c.PasswordFile)
-		if err != nil {
-			return nil, err
-		}
-		pub = key.Public()
+		return res, nil
 	}
-	return &keyResult{KeyID: pub.KeyID().String(), Public: pub.String()}, nil
+	switch _, keyErr := trust.ParseSecretKey(data); {
+	case errors.Is(keyErr, trust.ErrPublicKey):
+		return nil, usagef("%s: %v", c.File, err)
+	case keyErr != nil && !errors.Is(keyErr, trust.ErrNeedsPassword):
+		return nil, usagef("%s is neither a public key (%v) nor a secret key (%v)", c.File, err, keyErr)
+	}
+	key, err := e.unlockKey(data, c.File, c.PasswordFile)
+	if err != nil {
+		return nil, err
+	}
+	return &keyResult{keyInfo: infoOf(key.Public())}, nil
 }
 
 const maxSmall = 1 << 20

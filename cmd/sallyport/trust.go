@@ -25,7 +25,7 @@ type trustCmd struct {
 
 type trustInitCmd struct {
 	Output    string            `short:"o" default:"trust.json" help:"The file to make." type:"path"`
-	Root      map[string]string `required:"" help:"A root holder and the public key: NAME=FILE.pub. Once for each." placeholder:"NAME=FILE"`
+	Root      map[string]string `required:"" help:"A root holder and the public key, of minisign or OpenPGP: NAME=FILE. Once for each." placeholder:"NAME=FILE"`
 	Threshold int64             `default:"1" help:"How many of them have to sign."`
 }
 
@@ -39,18 +39,18 @@ func (c *trustInitCmd) Help() string {
   sallyport trust sign trust.json --key olga.key`
 }
 
-func (c *trustInitCmd) run(*env) (result, error) {
+func (c *trustInitCmd) run(e *env) (result, error) {
 	if _, err := os.Lstat(c.Output); err == nil {
 		return nil, usagef("%s is already there", c.Output)
 	}
 	d := trust.NewDocument()
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(c.Root)) {
-		pub, err := readPublic(c.Root[name])
+		keys, err := e.readPublic(c.Root[name])
 		if err != nil {
 			return nil, err
 		}
-		if err := d.AddHolder(name, pub); err != nil {
+		if err := d.AddHolder(name, keys...); err != nil {
 			return nil, asUsage(err)
 		}
 		names = append(names, name)
@@ -71,16 +71,20 @@ func (c *trustInitCmd) run(*env) (result, error) {
 // asUsage: what breaks a rule of the trust root here was typed by the user.
 func asUsage(err error) error { return &usageError{err.Error()} }
 
-func readPublic(path string) (trust.PublicKey, error) {
+// readPublic reads the public keys of a file and says which ones of a certificate it passes over.
+func (e *env) readPublic(path string) ([]trust.PublicKey, error) {
 	data, err := readSmall(path)
 	if err != nil {
-		return trust.PublicKey{}, err
+		return nil, err
 	}
-	pub, err := trust.ParsePublicKeyFile(data)
+	cert, err := trust.ParseCertificate(data, e.now())
 	if err != nil {
-		return pub, usagef("%s: %v", path, err)
+		return nil, usagef("%s: %v", path, err)
 	}
-	return pub, nil
+	for _, why := range cert.Passed {
+		fmt.Fprintf(e.stderr, "%s: not taken: %s\n", path, why)
+	}
+	return cert.Keys, nil
 }
 
 type trustAddCmd struct {
@@ -91,19 +95,27 @@ type trustAddCmd struct {
 
 type addHolderCmd struct {
 	Name  string   `arg:"" help:"The person's name."`
-	Keys  []string `arg:"" help:"Public key files."`
+	Keys  []string `arg:"" help:"Public key files, of minisign or OpenPGP."`
 	Trust string   `default:"trust.json" help:"The trust root." type:"path" placeholder:"FILE"`
 }
 
-func (c *addHolderCmd) run(*env) (result, error) {
+func (c *addHolderCmd) Help() string {
+	return `Of an OpenPGP certificate each key that may sign is taken, under its whole fingerprint: compare
+it with its owner's. The certificate is judged now and never again: to give up a key that was
+revoked or has expired since, make a new trust root.
+
+Example: sallyport trust add holder alice alice.asc     what gpg --armor --export alice gives`
+}
+
+func (c *addHolderCmd) run(e *env) (result, error) {
 	return editTrust(c.Trust, func(d *trust.Document) error {
 		var keys []trust.PublicKey
 		for _, file := range c.Keys {
-			pub, err := readPublic(file)
+			list, err := e.readPublic(file)
 			if err != nil {
 				return err
 			}
-			keys = append(keys, pub)
+			keys = append(keys, list...)
 		}
 		return d.AddHolder(c.Name, keys...)
 	})
@@ -111,18 +123,18 @@ func (c *addHolderCmd) run(*env) (result, error) {
 
 type addStationCmd struct {
 	Name  string `arg:"" help:"The station's name."`
-	Key   string `arg:"" help:"Its public key file."`
+	Key   string `arg:"" help:"Its public key file, of minisign."`
 	Group string `help:"The group of stations that it belongs to."`
 	Trust string `default:"trust.json" help:"The trust root." type:"path" placeholder:"FILE"`
 }
 
-func (c *addStationCmd) run(*env) (result, error) {
+func (c *addStationCmd) run(e *env) (result, error) {
 	return editTrust(c.Trust, func(d *trust.Document) error {
-		pub, err := readPublic(c.Key)
+		keys, err := e.readPublic(c.Key)
 		if err != nil {
 			return err
 		}
-		return d.AddStation(c.Name, c.Group, pub)
+		return d.AddStation(c.Name, c.Group, keys[0])
 	})
 }
 
@@ -192,7 +204,8 @@ func editTrust(path string, edit func(*trust.Document) error) (result, error) {
 		return nil, err
 	}
 	for _, f := range beside {
-		if strings.HasPrefix(f.Name(), filepath.Base(path)+".") && strings.HasSuffix(f.Name(), ".minisig") {
+		isSignature := strings.HasSuffix(f.Name(), ".minisig") || strings.HasSuffix(f.Name(), ".asc")
+		if strings.HasPrefix(f.Name(), filepath.Base(path)+".") && isSignature {
 			return nil, usagef("%s is signed (%s) and can't change under its signatures: remove them to go on with the draft", path, f.Name())
 		}
 	}
@@ -214,8 +227,15 @@ func editTrust(path string, edit func(*trust.Document) error) (result, error) {
 
 type trustSignCmd struct {
 	File         string `arg:"" help:"The trust root." type:"path"`
-	Key          string `required:"" help:"A root holder's secret key." placeholder:"FILE"`
+	Key          string `xor:"by" required:"" help:"A root holder's secret key, of minisign or OpenPGP." placeholder:"FILE"`
 	PasswordFile string `help:"Take its password from the first line of this file." type:"path" placeholder:"FILE"`
+	Signature    string `xor:"by" required:"" help:"Instead: a detached signature of the file, made elsewhere by minisign, gpg or a smart card." placeholder:"FILE"`
+}
+
+func (c *trustSignCmd) Help() string {
+	return `Examples:
+  sallyport trust sign trust.json --key olga.key
+  gpg --detach-sign -o olga.sig trust.json && sallyport trust sign trust.json --signature olga.sig`
 }
 
 func (c *trustSignCmd) run(e *env) (result, error) {
@@ -227,33 +247,68 @@ func (c *trustSignCmd) run(e *env) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := e.openKey(c.Key, c.PasswordFile)
+	sig, err := c.sign(e, data)
 	if err != nil {
 		return nil, err
 	}
-	holder := ""
-	for _, h := range d.Holders {
-		for _, k := range h.Keys {
-			if k.Public.KeyID() == key.Public().KeyID() {
-				holder = h.Name
-			}
+	holder, err := rootHolder(d, c.File, data, sig)
+	if err != nil {
+		return nil, err
+	}
+	name, err := trust.SignatureName(c.File, holder, sig.KeyID())
+	if err != nil {
+		return nil, err
+	}
+	for _, suffix := range []string{".minisig", ".asc"} {
+		other := c.File + "." + holder + suffix
+		if _, err := os.Lstat(other); err == nil && other != name {
+			return nil, usagef("%s has signed already, with another kind of key: remove %s to sign with this one", holder, other)
 		}
 	}
-	if holder == "" || !slices.Contains(d.Root.Holders, holder) {
-		return nil, usagef("key %s belongs to no root holder of %s (they are: %s)", key.Public().KeyID(), c.File, strings.Join(d.Root.Holders, ", "))
+	if err := replaceFile(name, sig.Bytes()); err != nil {
+		return nil, err
+	}
+	return showTrust(c.File)
+}
+
+// sign makes the signature, or takes the one that was made elsewhere.
+func (c *trustSignCmd) sign(e *env, data []byte) (*trust.Signature, error) {
+	if c.Signature != "" {
+		loose, err := readSmall(c.Signature)
+		if err != nil {
+			return nil, err
+		}
+		sig, err := trust.Canonical(loose)
+		if err != nil {
+			return nil, usagef("%s: %v", c.Signature, err)
+		}
+		return trust.ParseSignature(sig)
+	}
+	key, err := e.openKey(c.Key, c.PasswordFile)
+	if err != nil {
+		return nil, err
 	}
 	sig, err := trust.Sign(key, data, "sallyport-trust "+filepath.Base(c.File), e.now())
 	if err != nil {
 		return nil, err
 	}
-	name, err := trust.SignatureName(c.File, holder, key.Public().KeyID())
-	if err != nil {
-		return nil, err
+	return trust.ParseSignature(sig)
+}
+
+// rootHolder returns which root holder made the signature of the trust root in file.
+func rootHolder(d *trust.Document, file string, data []byte, sig *trust.Signature) (string, error) {
+	for _, h := range d.Holders {
+		for _, k := range h.Keys {
+			if k.Public.KeyID() != sig.KeyID() || !slices.Contains(d.Root.Holders, h.Name) {
+				continue
+			}
+			if err := trust.Verify(k.Public, data, sig); err != nil {
+				return "", usagef("%s: %v", file, err)
+			}
+			return h.Name, nil
+		}
 	}
-	if err := replaceFile(name, sig); err != nil {
-		return nil, err
-	}
-	return showTrust(c.File)
+	return "", usagef("key %s belongs to no root holder of %s (they are: %s)", sig.KeyID(), file, strings.Join(d.Root.Holders, ", "))
 }
 
 type trustShowCmd struct {
@@ -303,7 +358,11 @@ func (r *trustResult) text(w io.Writer) {
 	fmt.Fprintf(w, "root         %d of %s\n", d.Root.Threshold, strings.Join(d.Root.Holders, ", "))
 	for _, h := range d.Holders {
 		for _, k := range h.Keys {
-			fmt.Fprintf(w, "holder       %-16s %s\n", h.Name, k.Public.KeyID())
+			kind := ""
+			if k.Type == trust.TypeOpenPGP {
+				kind = " (OpenPGP, " + k.Public.Algorithm() + ")"
+			}
+			fmt.Fprintf(w, "holder       %-16s %s%s\n", h.Name, k.Public.KeyID(), kind)
 		}
 	}
 	for _, s := range d.Stations {
