@@ -94,3 +94,36 @@ func BenchmarkEncodeFEC(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRepair mends 256 MiB: "whole" is the price of finding nothing wrong.
+func BenchmarkRepair(b *testing.B) {
+	const blocks = 4 * benchBlocks
+	o := makeOriginal(b, blocks, 24, "")
+	for _, name := range []string{"whole", "burst=5%", "random=4%", "tree"} {
+		b.Run(name, func(b *testing.B) {
+			d := o.disc()
+			b.SetBytes(int64(len(o.data)))
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				switch name {
+				case "burst=5%":
+					clear(d.data.b[len(d.data.b)/3:][:len(d.data.b)/20])
+				case "random=4%":
+					for i := int64(0); i < blocks; i += 25 {
+						clear(d.data.b[(i+i/25%7)*BlockSize:][:BlockSize])
+					}
+				case "tree":
+					clear(d.tree.b)
+				}
+				b.StartTimer()
+				if _, err := Repair(b.Context(), d.protected(), nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := d.same(); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}

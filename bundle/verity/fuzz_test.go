@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"sync"
 	"testing"
 )
@@ -92,4 +93,92 @@ func checkFuzz(t *testing.T, d *fuzzDisc, got []byte, off int64, err error, inta
 	case !errors.As(err, &damaged) && !errors.As(err, &read):
 		t.Errorf("the error has no type: %v", err)
 	}
+}
+
+// FuzzRepair damages a disc with parity: each three bytes of hits are the place,
+// the length and the kind of damage. What comes out is the original, or a refusal.
+func FuzzRepair(f *testing.F) {
+	f.Add(uint16(0), uint8(24), []byte{})
+	f.Add(uint16(64), uint8(24), []byte{0, 5, 0, 255, 9, 2})
+	f.Add(uint16(300), uint8(8), []byte{250, 30, 1})
+	f.Add(uint16(199), uint8(2), []byte{10, 1, 3, 100, 1, 0, 200, 2, 2})
+	f.Add(uint16(299), uint8(17), []byte{240, 255, 6, 3, 12, 4})
+	f.Fuzz(func(t *testing.T, blocks uint16, roots uint8, hits []byte) {
+		kind := []string{"", "same"}[roots>>7]
+		o := makeOriginal(t, int64(blocks%400)+1, int(roots)%(MaxFECRoots-MinFECRoots+1)+MinFECRoots, kind)
+		d := o.disc()
+		rnd := rand.New(rand.NewPCG(uint64(len(hits)), 9))
+		for range 32 {
+			if len(hits) < 3 {
+				break
+			}
+			first := int64(hits[0]) * o.blocks() / 256
+			for i := first; i < min(first+int64(hits[1]), o.blocks()); i++ {
+				d.damage(i, int(hits[2])%kinds, rnd)
+			}
+			whole := hits[2]&0x40 != 0
+			d.data.whole, d.tree.whole, d.fec.whole = whole, whole, whole
+			hits = hits[3:]
+		}
+		d.repairedOrRefused(t, "damaged")
+	})
+}
+
+// FuzzCorrector gives the decoder of single codewords any word: what it calls
+// corrected has no syndromes, and within the code's reach it is the original.
+func FuzzCorrector(f *testing.F) {
+	f.Add(uint8(24), []byte{1, 2, 200, 9}, []byte{7})
+	f.Add(uint8(2), []byte{254, 1}, []byte{})
+	f.Add(uint8(3), []byte{}, []byte{0, 1, 2})
+	f.Fuzz(func(t *testing.T, roots uint8, errs, erasures []byte) {
+		r := int(roots)%(MaxFECRoots-MinFECRoots+1) + MinFECRoots
+		var word [codeword]byte // the original is all zeros
+		for ; len(errs) > 1; errs = errs[2:] {
+			word[int(errs[0])%codeword] ^= errs[1]
+		}
+		known := map[int]bool{}
+		var lost []int
+		for _, e := range erasures[:min(len(erasures), codeword)] {
+			if i := int(e) % codeword; !known[i] {
+				known[i] = true
+				lost = append(lost, i)
+			}
+		}
+		cost := len(lost)
+		for i, b := range word {
+			if b != 0 && !known[i] {
+				cost += 2
+			}
+		}
+		matrix := parityMatrix(r)
+		difference := bytes.Clone(word[codeword-r:])
+		for p := range difference {
+			for j, b := range word[:codeword-r] {
+				difference[p] ^= gfMul(matrix[p][j], b)
+			}
+		}
+		c := corrector{t: gf(), roots: r}
+		places, values, ok := c.correct(difference, lost)
+		if !ok {
+			if cost <= r {
+				t.Fatalf("%d roots: 2e + s = %d isn't corrected", r, cost)
+			}
+			return
+		}
+		for i, place := range places {
+			word[place] ^= values[i]
+		}
+		if cost <= r && word != [codeword]byte{} {
+			t.Fatalf("%d roots: 2e + s = %d gives another codeword", r, cost)
+		}
+		for p := range r {
+			sum := word[codeword-r+p]
+			for j, b := range word[:codeword-r] {
+				sum ^= gfMul(matrix[p][j], b)
+			}
+			if sum != 0 {
+				t.Fatal("what is called corrected is no codeword")
+			}
+		}
+	})
 }

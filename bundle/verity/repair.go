@@ -241,7 +241,8 @@ func (r *repairer) attempt() (progress bool, err error) {
 			return false, err
 		}
 	}
-	return r.decode(r.columns(0, r.lost))
+	more, err := r.decode(r.columns(0, r.lost))
+	return progress || more, err
 }
 
 // columns returns the columns that have members of the sets from block first on.

@@ -233,15 +233,15 @@ func TestRepairBursts(t *testing.T) {
 		blocks int64
 		roots  int
 		kind   string
-	}{{1, 24, ""}, {2, 2, ""}, {65, 24, ""}, {230, 17, ""}, {700, 24, ""}, {700, 24, "same"}, {600, 8, ""}, {600, 2, ""}, {600, 3, "same"}} {
+	}{{1, 24, ""}, {2, 2, ""}, {65, 24, ""}, {230, 17, ""}, {400, 24, "same"}, {600, 8, ""}, {300, 3, ""}} {
 		o := makeOriginal(t, tc.blocks, tc.roots, tc.kind)
 		data := int64(len(o.data)) / BlockSize
 		tree := int64(len(o.tree)) / BlockSize
 		for kind := range kinds {
 			inData := o.rounds * int64(tc.roots)
 			any := o.rounds * int64(tc.roots/2)
-			step := int64(17)
-			if tc.blocks < 100 || os.Getenv("SALLYPORT_BIG") != "" {
+			step := int64(61)
+			if tc.blocks < 3 || os.Getenv("SALLYPORT_BIG") != "" {
 				step = 1
 			}
 			for first := int64(0); first < o.blocks(); first++ {
@@ -279,7 +279,7 @@ func TestRepairBursts(t *testing.T) {
 
 // TestRepairRandom damages at random, within what can be repaired and beyond.
 func TestRepairRandom(t *testing.T) {
-	seeds := 150
+	seeds := 40
 	if os.Getenv("SALLYPORT_BIG") != "" {
 		seeds = 5000
 	}
