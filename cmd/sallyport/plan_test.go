@@ -132,16 +132,20 @@ func TestPlanStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := names(t, dir)
-	for _, args := range [][]string{
-		{"plan", "payload", "-o", "SEAL.json", "--channel", "news", "--trust", "trust.json", "--fec-roots", "2"},
-		{"plan", "payload", "-o", "new.json", "--channel", "news", "--trust", "trust.json"},
-		{"sign", "bundle.iso", "--key", "carol.key", "--reproduce", "payload"},
+	for _, test := range []struct {
+		step string
+		args []string
+	}{
+		{"prepare   ", []string{"plan", "payload", "-o", "SEAL.json", "--channel", "news", "--trust", "trust.json", "--fec-roots", "2"}},
+		{"prepare   ", []string{"plan", "payload", "-o", "new.json", "--channel", "news", "--trust", "trust.json"}},
+		{"reproduce ", []string{"sign", "bundle.iso", "--key", "carol.key", "--reproduce", "payload"}},
 	} {
+		args := test.args
 		cmd := exec.Command(plainProgram(t), args...)
 		cmd.Dir, cmd.Env = dir, append(os.Environ(), "TERM=xterm", "TMPDIR="+scratch)
 		var stdout bytes.Buffer
 		term := onTerminal(t, &stdout, cmd)
-		term.expect("prepare   ")
+		term.expect(test.step)
 		term.typed(ctrlC)
 		code, screen := term.wait()
 		want := "sallyport " + args[0] + ": stopped: interrupt signal received; nothing half-done is left\n"

@@ -74,7 +74,7 @@ func differenceTo(ctx context.Context, path string, seal *bundle.Seal, entries [
 	if err != nil {
 		return nil, about(path, err)
 	}
-	d := &difference{Previous: path}
+	d := &difference{Previous: path, Added: []entryView{}, Removed: []entryView{}, Changed: []changedEntry{}}
 	switch {
 	case seal.Previous == "":
 		d.Why = "the seal names no predecessor: it says that it is its channel's first"

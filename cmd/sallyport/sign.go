@@ -240,6 +240,9 @@ func (c *signCmd) sign(e *env, t *toSign, res *signResult) (result, error) {
 		}
 	}
 	sig, err := give()
+	if err == nil && root != nil {
+		err = bundle.JudgeSignature(root, t.seal, t.message, "the signature", sig)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -300,7 +303,12 @@ func (c *signCmd) reproduce(e *env, t *toSign, res *signResult) ([]bundle.Entry,
 		}
 	}
 	bar := e.progress()
-	own, err := bundle.Reproduce(e.ctx, src, t.seal, t.entries, leaveOut, bar.update)
+	own, err := bundle.Reproduce(e.ctx, src, t.seal, t.entries, leaveOut, func(step string, done, total int64) {
+		if step == "prepare" {
+			step = "reproduce"
+		}
+		bar.update(step, done, total)
+	})
 	bar.end(err)
 	return own, about(c.Reproduce, err)
 }
@@ -325,6 +333,9 @@ func (c *signCmd) signer(e *env, t *toSign, root *trust.Root) (trust.KeyID, func
 	if root != nil {
 		if err := c.mayI(root, t.seal.Channel, id); err != nil {
 			return "", nil, err
+		}
+		if _, err := (&bundle.Planned{Seal: t.seal, Message: t.message}).Authorize(root); err != nil {
+			return "", nil, about(c.File, err)
 		}
 	}
 	return id, func() (*trust.Signature, error) {
