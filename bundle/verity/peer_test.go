@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -304,4 +305,93 @@ func readDisc(l discLayout, disc, salt []byte, root [DigestSize]byte) ([]byte, e
 	s := NewReader(bytes.NewReader(disc), tr).Sequential(context.Background(), 0, l.data)
 	defer s.Close()
 	return io.ReadAll(s)
+}
+
+// TestPeerRepair damages discs as veritysetup can repair them, and wants both to
+// do it: up to half the roots in a codeword, at unknown places.
+func TestPeerRepair(t *testing.T) {
+	salt := []byte("repair")
+	path := filepath.Join(t.TempDir(), "disc")
+	rnd := rand.New(rand.NewPCG(8, 8))
+	for _, tc := range []struct {
+		blocks int64
+		roots  int
+	}{{231, 24}, {600, 2}, {520, 8}, {700, 17}} {
+		o := makeOriginal(t, tc.blocks, tc.roots, "")
+		l := layoutDisc(t, tc.blocks, tc.roots)
+		if root := l.write(t, path, o.data, salt); root != o.p.Root {
+			t.Fatal("another root hash")
+		}
+		image, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, kind := range []int{zeroed, garbage, flipped} {
+			d := o.disc()
+			column := rnd.Int64N(min(o.rounds, tc.blocks))
+			for j := range int64(tc.roots / 2) {
+				if i := column + 7*j*o.rounds; i < tc.blocks {
+					d.damage(i, kind, rnd)
+				}
+			}
+			if (tc.blocks-1)%o.rounds != column {
+				d.damage(tc.blocks-1, flipped, rnd)
+			}
+			bad := bytes.Clone(image)
+			copy(bad, d.data.b)
+			if err := os.WriteFile(path, bad, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := l.verify(path, o.p.Root, false); err == nil {
+				t.Errorf("%+v, kind %d: veritysetup finds no damage:\n%s", tc, kind, out)
+			}
+			if out, err := l.verify(path, o.p.Root, true); err != nil {
+				t.Errorf("%+v, kind %d: veritysetup doesn't repair it: %v\n%s", tc, kind, err, out)
+			}
+			d.repairs(t, fmt.Sprintf("%+v, kind %d", tc, kind))
+		}
+	}
+}
+
+// TestPeerRounding has veritysetup accept our tree and parity at sizes around
+// every border where the number of rounds, of leaves or of levels changes.
+func TestPeerRounding(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disc")
+	for _, roots := range []int{2, 8, 17, 24} {
+		k := int64(codeword - roots)
+		var sizes []int64
+		last := int64(0)
+		for n := int64(1); n < 3*k; n++ { // the borders of one and two rounds
+			tree, err := TreeBlocks(n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if rounds, _ := FECRounds(n+tree, roots); rounds != last {
+				sizes = append(sizes, max(1, n-1), n, n+1)
+				last = rounds
+			}
+		}
+		for _, n := range append(sizes, 63, 64, 65, 127, 128, 129) {
+			l := layoutDisc(t, n, roots)
+			root := l.write(t, path, testData(n, 6), []byte{1, 2})
+			// Damage makes it read the parity.
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.WriteAt(make([]byte, 9), (n-1)*BlockSize+100); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := l.verify(path, root, false); err == nil {
+				t.Errorf("%d blocks, %d roots: veritysetup finds no damage:\n%s", n, roots, out)
+			}
+			// The root hash of a single block it doesn't check after repairing.
+			if out, err := l.verify(path, root, true); err != nil && !(n == 1 && strings.Contains(out, "Found 9 repairable errors")) {
+				t.Errorf("%d blocks, %d roots: veritysetup can't use our parity: %v\n%s", n, roots, err, out)
+			}
+		}
+	}
 }
