@@ -30,7 +30,7 @@ func (p *Plan) WriteFile(ctx context.Context, path string, progress Progress) (_
 		}
 	}()
 	g := p.geometry
-	d, err := p.writeData(ctx, out.dataWriter(), io.NewOffsetWriter(out.file, g.Tree()*BlockSize), nil, progress)
+	d, err := p.writeData(ctx, out.data(), io.NewOffsetWriter(out.file, g.Tree()*BlockSize), nil, progress)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (p *Plan) WriteFile(ctx context.Context, path string, progress Progress) (_
 func (p *Plan) Seal(ctx context.Context, progress Progress) (*Seal, error) {
 	g := p.geometry
 	if g.Roots == 0 {
-		d, err := p.writeData(ctx, io.Discard, nowhere{}, nil, progress)
+		d, err := p.writeData(ctx, streamTo(io.Discard), nowhere{}, nil, progress)
 		if err != nil {
 			return nil, err
 		}
@@ -82,7 +82,7 @@ func (p *Plan) Seal(ctx context.Context, progress Progress) (*Seal, error) {
 	}
 	defer scratch.Close()
 	own := &ownFiles{scratch: scratch, next: g.TreeBlocks * BlockSize}
-	d, err := p.writeData(ctx, io.Discard, io.NewOffsetWriter(scratch, 0), own, progress)
+	d, err := p.writeData(ctx, streamTo(io.Discard), io.NewOffsetWriter(scratch, 0), own, progress)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +110,7 @@ func (p *Plan) WriteTo(ctx context.Context, w io.Writer, progress Progress) (*Se
 	g := p.geometry
 	ownAt := (g.TreeBlocks + g.FECBlocks) * BlockSize // tree, parity, then the files that the format adds
 	own := &ownFiles{scratch: scratch, next: ownAt}
-	d, err := p.writeData(ctx, w, io.NewOffsetWriter(scratch, 0), own, progress)
+	d, err := p.writeData(ctx, streamTo(w), io.NewOffsetWriter(scratch, 0), own, progress)
 	if err != nil {
 		return nil, err
 	}
@@ -170,30 +170,33 @@ func (p *Plan) superblock() ([]byte, error) {
 // written is what the data pass finds out.
 type written struct{ manifest, root [32]byte }
 
-// writeData streams the data area to w and its tree to tree, and sets the entries' digests. own, if not nil,
+// writeData streams the data area to image and its tree to tree, and sets the entries' digests. own, if not nil,
 // keeps the files that the format itself adds, for a second reading.
-func (p *Plan) writeData(ctx context.Context, w io.Writer, tree io.WriterAt, own *ownFiles, progress Progress) (written, error) {
+func (p *Plan) writeData(ctx context.Context, image target, tree io.WriterAt, own *ownFiles, progress Progress) (written, error) {
 	id, g := p.seal.identity(), p.geometry
 	tw, err := verity.NewTreeWriter(tree, id.verityParams(g.DataBlocks))
 	if err != nil {
 		return written{}, err
 	}
-	sp := newSpread(ctx, "prepare", g.DataBlocks*BlockSize, progress, w, tw)
+	sp := newSpread(ctx, "prepare", g.DataBlocks*BlockSize, progress, image, tw)
 	defer sp.stop()
 	if err := p.layout.SetSystemArea(g.locator()); err != nil {
 		return written{}, err
 	}
-	iw := p.layout.NewWriter(sp)
+	iw := p.layout.NewWriterTo(sp)
 	text := readme(id, g)
 	if err := own.put(iw, layoutReadme, func(w io.Writer) error { _, err := w.Write(text); return err }); err != nil {
 		return written{}, err
 	}
 	for i := range p.entries {
 		if e := &p.entries[i]; e.Type == File {
-			if err := p.writePayload(ctx, iw, layoutPayload+i-1, e); err != nil {
+			if err := p.writePayload(ctx, iw, sp, layoutPayload+i-1, e); err != nil {
 				return written{}, err
 			}
 		}
+	}
+	if err := sp.wait(); err != nil {
+		return written{}, err
 	}
 	var d written
 	h := sha256.New()
@@ -239,15 +242,14 @@ func (p *Plan) openPayload(e *Entry) (fs.File, fs.FileInfo, error) {
 	return f, info, nil
 }
 
-// writePayload copies one file into the image and notes its digest. A file that changes while it is read is refused.
-func (p *Plan) writePayload(ctx context.Context, iw *iso9660.Writer, index int, e *Entry) error {
+// writePayload copies one file into the image; its digest is noted when sp has waited. A file that changes while it is read is refused.
+func (p *Plan) writePayload(ctx context.Context, iw *iso9660.Writer, sp *spread, index int, e *Entry) error {
 	f, before, err := p.openPayload(e)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	h := sha256.New()
-	err = iw.WriteFile(index, io.TeeReader(contextReader{ctx, f}, h))
+	err = iw.WriteFile(index, payloadReader{contextReader{ctx, f}, sp})
 	var size *iso9660.SizeError
 	if errors.As(err, &size) {
 		return refuse("changed-while-read", "%q: %v; prepare again when nobody writes to it", e.Path, err)
@@ -258,8 +260,20 @@ func (p *Plan) writePayload(ctx context.Context, iw *iso9660.Writer, index int, 
 	if after, err := f.Stat(); err != nil || after.Size() != e.Size || !after.ModTime().Equal(before.ModTime()) {
 		return refuse("changed-while-read", "%q changed while it was read; prepare again when nobody writes to it", e.Path)
 	}
-	e.SHA256 = [32]byte(h.Sum(nil))
+	sp.endFile(&e.SHA256)
 	return nil
+}
+
+// payloadReader reads a file into the current chunk and has it hashed there.
+type payloadReader struct {
+	contextReader
+	sp *spread
+}
+
+func (r payloadReader) Read(p []byte) (int, error) {
+	n, err := r.contextReader.Read(p)
+	r.sp.takeFile(p[:n])
+	return n, err
 }
 
 // contextReader ends when the context is done.

@@ -33,25 +33,50 @@ func (l *Layout) WriteDirectoryArea(w io.Writer) error {
 	return nil
 }
 
-// A Writer streams a volume: system area, directory area, then the files' data. Writes to the underlying writer have 1 MiB, but for the last.
+// Buffers takes what a Writer has filled and gives it what to fill next, so that nothing is copied on its way.
+type Buffers interface {
+	// Swap takes a full buffer, a shorter one at the end and nil at the beginning, and returns an empty one of a whole number of blocks, all of which will be overwritten. The one taken is no longer used.
+	Swap(full []byte) (empty []byte, err error)
+}
+
+// A Writer streams a volume: system area, directory area, then the files' data.
 type Writer struct {
 	l    *Layout
-	w    io.Writer
+	to   Buffers
 	buf  []byte
 	n    int // bytes in buf
 	next int // first entry that may still be written
 	err  error
 }
 
-// NewWriter returns a Writer of the whole volume to w. Nothing is written before WriteFile or Close.
-func (l *Layout) NewWriter(w io.Writer) *Writer { return &Writer{l: l, w: w, next: -1} }
+// NewWriter returns a Writer of the whole volume to w, which gets 1 MiB at a time, but for the last. Nothing is written before WriteFile or Close.
+func (l *Layout) NewWriter(w io.Writer) *Writer { return l.NewWriterTo(oneBuffer{w}) }
+
+// NewWriterTo returns a Writer of the whole volume into buffers. A Read of the reader that WriteFile is given reads into the buffer that Swap gave last. Nothing is asked of to before WriteFile or Close.
+func (l *Layout) NewWriterTo(to Buffers) *Writer { return &Writer{l: l, to: to, next: -1} }
+
+// oneBuffer is written whenever it is full.
+type oneBuffer struct{ w io.Writer }
+
+func (o oneBuffer) Swap(full []byte) ([]byte, error) {
+	if full == nil {
+		return make([]byte, writeBuffer), nil
+	}
+	_, err := o.w.Write(full)
+	return full[:cap(full)], err
+}
 
 // start fills the buffer with what lies before the files.
 func (w *Writer) start() error {
 	w.next = 0
-	w.buf = make([]byte, writeBuffer)
-	w.n = systemArea
-	copy(w.buf, w.l.vol.SystemArea)
+	if err := w.swap(nil); err != nil {
+		return err
+	}
+	var system [systemArea]byte
+	copy(system[:], w.l.vol.SystemArea)
+	if _, err := w.write(system[:]); err != nil {
+		return err
+	}
 	return w.l.WriteDirectoryArea(writerFunc(w.write))
 }
 
@@ -84,7 +109,11 @@ func (w *Writer) flush() error {
 	if w.n == 0 {
 		return nil
 	}
-	if _, err := w.w.Write(w.buf[:w.n]); err != nil {
+	return w.swap(w.buf[:w.n])
+}
+
+func (w *Writer) swap(full []byte) (err error) {
+	if w.buf, err = w.to.Swap(full); err != nil {
 		return fmt.Errorf("write volume: %w", err)
 	}
 	w.n = 0

@@ -21,12 +21,12 @@ const (
 
 // TreeWriter computes a hash tree from data blocks written to it in order, in
 // pieces of any size, and writes the hash blocks while the data flows. Blocks
-// are hashed in the background, on all cores, from copies of the data: a Write
-// can return before what it was given is hashed, and an error of the
-// destination can surface in a later Write or in Close.
+// are hashed on all cores: whole MiBs that are written at once where they lie,
+// before Write returns; smaller pieces in the background, from copies, so that
+// an error of the destination can surface in a later Write or in Close.
 //
-// Its memory depends on the number of cores only (1 MiB each, and 1 MiB of hash
-// blocks). It is not safe for concurrent use. A TreeWriter that is dropped
+// Its memory depends on the number of cores only (1 MiB each if there are small
+// pieces, and 1 MiB of hash blocks). It is not safe for concurrent use. A TreeWriter that is dropped
 // without Close leaks nothing.
 type TreeWriter struct {
 	dst    io.WriterAt
@@ -46,6 +46,7 @@ type TreeWriter struct {
 // batch is a run of data blocks on its way through a hashing goroutine.
 type batch struct {
 	data    []byte
+	own     []byte // for small pieces, or nil
 	digests []byte
 	hasher  *blockHasher
 	done    chan struct{}
@@ -89,7 +90,7 @@ func (w *TreeWriter) Write(p []byte) (int, error) {
 	if w.closed {
 		return 0, errors.New("write to hash tree: already closed")
 	}
-	n := 0
+	n, lent := 0, false
 	for len(p) > 0 && w.err == nil {
 		if w.got == w.limit {
 			w.err = fmt.Errorf("write to hash tree: more data than the %d blocks announced", w.limit/BlockSize)
@@ -101,8 +102,12 @@ func (w *TreeWriter) Write(p []byte) (int, error) {
 			}
 		}
 		b := w.cur
-		k := copy(b.data[len(b.data):cap(b.data)], p[:min(int64(len(p)), w.limit-w.got)])
-		b.data = b.data[:len(b.data)+k]
+		k := int(min(int64(len(p)), w.limit-w.got, batchBlocks*BlockSize))
+		if len(b.data) == 0 && k == batchBlocks*BlockSize {
+			b.data, lent = p[:k:k], true
+		} else {
+			k = b.take(p[:k], w.limit)
+		}
 		p = p[k:]
 		n += k
 		w.got += int64(k)
@@ -110,7 +115,26 @@ func (w *TreeWriter) Write(p []byte) (int, error) {
 			w.submit()
 		}
 	}
+	for lent && len(w.queue) > 0 {
+		// Taken even after an error: p goes back to the caller.
+		if err := w.collect(); err != nil && w.err == nil {
+			w.err, n = err, 0
+		}
+	}
 	return n, w.err
+}
+
+// take copies as much of p as there is room for.
+func (b *batch) take(p []byte, limit int64) int {
+	if b.own == nil {
+		b.own = make([]byte, 0, min(batchBlocks*BlockSize, limit))
+	}
+	if len(b.data) == 0 {
+		b.data = b.own
+	}
+	k := copy(b.data[len(b.data):cap(b.data)], p)
+	b.data = b.data[:len(b.data)+k]
+	return k
 }
 
 // Close waits for the hashing, writes what is left of the tree and returns the
@@ -158,10 +182,8 @@ func (w *TreeWriter) nextBatch() (*batch, error) {
 		w.free = w.free[:n-1]
 		return b, nil
 	}
-	blocks := min(batchBlocks, w.limit/BlockSize)
 	return &batch{
-		data:    make([]byte, 0, blocks*BlockSize),
-		digests: make([]byte, 0, blocks*DigestSize),
+		digests: make([]byte, 0, min(batchBlocks, w.limit/BlockSize)*DigestSize),
 		hasher:  newBlockHasher(w.hasher.salt),
 		done:    make(chan struct{}, 1),
 	}, nil
@@ -187,7 +209,7 @@ func (w *TreeWriter) collect() error {
 		return w.err
 	}
 	err := w.add(0, b.digests)
-	b.data = b.data[:0]
+	b.data = nil
 	w.free = append(w.free, b)
 	return err
 }
