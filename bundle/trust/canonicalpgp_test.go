@@ -187,8 +187,11 @@ func TestOpenPGPSignedParts(t *testing.T) {
 		"one number":               {"a number is cut off", func(p *pgpParts) { p.numbers = [][]byte{{0, 1, 1}} }},
 		"a cut-off number":         {"a number has 3 bytes and 1", func(p *pgpParts) { p.numbers = [][]byte{{0, 1, 1}, {0, 20, 1}} }},
 		"a long number":            {"one of Ed25519 has 32", func(p *pgpParts) { p.numbers = [][]byte{appendNumber(nil, bytes.Repeat([]byte{1}, 33)), {0, 1, 1}} }},
+		"RSA for an Ed25519 key":   {"the key is for EdDSA", func(p *pgpParts) { p.algo, p.numbers = algoRSA, [][]byte{{0, 1, 1}} }},
 		"R of small order": {"something else or by another key", func(p *pgpParts) {
-			p.numbers = [][]byte{appendNumber(nil, append([]byte{1}, make([]byte, 31)...)), {0, 0}}
+			s := &pgpSignature{hash: p.hash, signed: append([]byte{p.version, p.kind, p.algo, p.hash, 0, byte(len(p.hashed))}, p.hashed...)}
+			sig := signWithIdentity(bytes.Repeat([]byte{1}, ed25519.SeedSize), s.digest(prehash(testSeal)))
+			p.numbers = [][]byte{appendNumber(nil, sig[:32]), appendNumber(nil, bytes.TrimLeft(sig[32:], "\x00"))}
 		}},
 	} {
 		packet := signParts(key, test.change)
@@ -432,8 +435,9 @@ func claim(t testing.TB, k *SecretKey, other PublicKey) []byte {
 // A trust root's signatures lie beside it under names that say their kind.
 func TestLoadOpenPGP(t *testing.T) {
 	olga, ivan := pgpTestKey(t, 70), testKey(t, 71)
+	second := testKey(t, 72)
 	d := NewDocument()
-	must(t, d.AddHolder("olga", olga.Public()))
+	must(t, d.AddHolder("olga", olga.Public(), second.Public()))
 	must(t, d.AddHolder("ivan", ivan.Public()))
 	must(t, d.SetRoot(1, "olga", "ivan"))
 	data, err := d.Encode()
@@ -441,6 +445,8 @@ func TestLoadOpenPGP(t *testing.T) {
 	byOlga, err := Sign(olga, data, "", testTime)
 	must(t, err)
 	byIvan, err := Sign(ivan, data, "", testTime)
+	must(t, err)
+	bySecond, err := Sign(second, data, "", testTime)
 	must(t, err)
 	for what, test := range map[string]struct {
 		code  string
@@ -451,7 +457,7 @@ func TestLoadOpenPGP(t *testing.T) {
 		"not HOLDER.asc":      {CodeTrustThreshold, map[string][]byte{"asc": byOlga}},
 		"wrong suffix":        {CodeBadTrust, map[string][]byte{"olga.minisig": byOlga}},
 		"other wrong suffix":  {CodeBadTrust, map[string][]byte{"ivan.asc": byIvan}},
-		"two of one":          {CodeBadTrust, map[string][]byte{"olga.asc": byOlga, "olga.minisig": byIvan}},
+		"two of one":          {CodeBadTrust, map[string][]byte{"olga.asc": byOlga, "olga.minisig": bySecond}},
 		"a stranger's name":   {CodeBadTrust, map[string][]byte{"olga.asc": byOlga, "zoe.asc": byOlga}},
 		"no name":             {CodeBadTrust, map[string][]byte{"olga.asc": byOlga, "Ol ga.asc": byOlga}},
 		"somebody else's":     {CodeBadTrust, map[string][]byte{"ivan.asc": byOlga}},

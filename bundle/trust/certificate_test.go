@@ -40,6 +40,7 @@ func TestCertificates(t *testing.T) {
 		{"expired", "has expired", export("old")},
 		{"without a key that signs", "no key in it is marked for signing", export("nosign")},
 		{"ECDSA", "ECDSA (19)", export("nist")},
+		{"bound by SHA-1", "by SHA-1 only", export("weak")},
 		{"secret key", "it is a secret key", g.must(nil, "--armor", "--export-secret-keys", "ed")},
 		{"signature", "it is a PGP signature", g.must(testSeal, "-u", "ed", "--armor", "--detach-sign")},
 		{"two certificates", "more than one certificate", g.must(nil, "--export", "ed", "pass")},
@@ -57,6 +58,11 @@ func TestCertificates(t *testing.T) {
 	}
 	if _, err := ParseCertificate(ed, before.Add(-time.Hour)); err == nil {
 		t.Error("a key from the future was taken")
+	}
+	e, err := readEntity(g.must(nil, "--export-secret-keys", "ed"))
+	must(t, err)
+	if _, err := pgpSigner(e.PrivateKey, pgpTestKey(t, 1).Public()); err == nil || !strings.Contains(err.Error(), "doesn't belong") {
+		t.Errorf("another key's public half: %v", err)
 	}
 	if _, err := ParseSecretKey(ed); !errors.Is(err, ErrPublicKey) {
 		t.Errorf("a certificate as a secret key: %v", err)

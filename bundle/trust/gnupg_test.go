@@ -112,7 +112,8 @@ func newGnuPG(t testing.TB) *gnupg {
 }
 
 // makeKeys makes these: ed, Ed25519 with a subkey for encryption; rsa, which certifies only, with an RSA and an
-// Ed25519 subkey that sign; pass, Ed25519 with a passphrase; old, expired; nosign, that doesn't sign; nist, ECDSA.
+// Ed25519 subkey that sign; pass, Ed25519 with a passphrase; old, expired; nosign, that doesn't sign; weak, bound by SHA-1; nist,
+// ECDSA.
 func makeKeys(t testing.TB) (string, error) {
 	home, err := os.MkdirTemp("", "g")
 	if err != nil {
@@ -138,6 +139,7 @@ func makeKeys(t testing.TB) (string, error) {
 	}
 	bare(as(before, "--quick-generate-key", "old", "ed25519", "sign,cert", "1d")...)
 	bare(as(before, "--quick-generate-key", "nosign", "ed25519", "cert", "0")...)
+	bare(as(before, "--cert-digest-algo", "SHA1", "--quick-generate-key", "weak", "ed25519", "sign,cert", "0")...)
 	bare(as(before, "--quick-generate-key", "nist", "nistp256", "sign,cert", "0")...)
 	return home, err
 }
