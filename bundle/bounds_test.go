@@ -86,7 +86,7 @@ func TestClaims(t *testing.T) {
 		for _, size := range []int64{1 << 40, g.ImageBlocks() * BlockSize, 1<<63 - 1} {
 			medium := &sparse{blocks: map[int64][]byte{0: g.locator()}}
 			bounded(t, fmt.Sprint("a locator of ", d, " data blocks"), mib, func() {
-				_, err := Inspect(t.Context(), Source{medium, size, true})
+				_, err := Inspect(t.Context(), Source{ReaderAt: medium, Size: size, Medium: true})
 				wantCode(t, err, "wrong-size", "bad-seal")
 			})
 			// Signed by hostile signers, over a medium of zeros.
@@ -108,7 +108,7 @@ func TestClaims(t *testing.T) {
 			}
 			medium.blocks[g.Superblock()] = sb
 			bounded(t, fmt.Sprint("a seal over ", d, " data blocks"), 4*mib, func() {
-				_, err := verify(Source{medium, size, true}, VerifyOptions{})
+				_, err := verify(Source{ReaderAt: medium, Size: size, Medium: true}, VerifyOptions{})
 				wantCode(t, err, "wrong-size", "bad-tree")
 			})
 		}

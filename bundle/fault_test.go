@@ -396,7 +396,7 @@ func TestMediumFaults(t *testing.T) {
 			continue // there are two
 		}
 		synctest.Test(t, func(t *testing.T) {
-			_, err := verify(Source{&brokenAt{bytes.NewReader(img), lba, lba + 1}, int64(len(img)), true}, VerifyOptions{Sink: &treeSink{}})
+			_, err := verify(Source{ReaderAt: &brokenAt{bytes.NewReader(img), lba, lba + 1}, Size: int64(len(img)), Medium: true}, VerifyOptions{Sink: &treeSink{}})
 			if codeOf(err) != "" || !errors.Is(err, errMedium) {
 				t.Errorf("LBA %d can't be read: %v, want a fault", lba, err)
 			}

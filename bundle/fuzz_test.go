@@ -146,9 +146,9 @@ func FuzzVerify(f *testing.F) {
 			intact = bytes.Equal(block, original[lba*BlockSize:][:BlockSize]) || lba >= g.FEC() && lba < g.SealB()
 		}
 		var sink treeSink
-		v, err := verify(Source{bytes.NewReader(img), int64(len(img)), medium}, VerifyOptions{Sink: &sink})
+		v, err := verify(Source{ReaderAt: bytes.NewReader(img), Size: int64(len(img)), Medium: medium}, VerifyOptions{Sink: &sink})
 		switch {
-		case (err == nil) != intact:
+		case err != nil && intact || err == nil && !intact && (!parity || v.Repaired() == nil):
 			t.Fatalf("intact %v, and Verify says %v", intact, err)
 		case err != nil && codeOf(err) == "":
 			t.Fatalf("not a refusal: %v", err)
@@ -157,8 +157,8 @@ func FuzzVerify(f *testing.F) {
 		default:
 			sink.compare(t, tiny())
 			damaged := !bytes.Equal(img[g.FEC()*BlockSize:g.SealB()*BlockSize], original[g.FEC()*BlockSize:g.SealB()*BlockSize])
-			if damaged != (len(v.Notes()) > 0) {
-				t.Fatalf("parity damaged %v, notes %q", damaged, v.Notes())
+			if damaged && len(v.Notes()) == 0 && v.Repaired().Blocks() == 0 || !damaged && len(v.Notes()) > 0 {
+				t.Fatalf("parity damaged %v, notes %q, repaired %+v", damaged, v.Notes(), v.Repaired())
 			}
 		}
 	})

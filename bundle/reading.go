@@ -30,10 +30,20 @@ type reading struct {
 	entries []Entry
 	readme  [32]byte
 	notes   []string
-	done    int64 // bytes of the image that were read, for progress
+	step    string // for progress
+	done    int64  // bytes of the image that were read in it
+
+	over    *overlay // before the source since it was found damaged; nil before
+	repairs int      // how often data and tree were mended
+	worst   int      // symbols that the worst codeword had lost
 }
 
-func (r *reading) run(ctx context.Context) error {
+func (r *reading) run(ctx context.Context) (err error) {
+	defer func() {
+		if r.over != nil {
+			err = errors.Join(err, r.over.Close())
+		}
+	}()
 	for _, step := range []func(context.Context) error{
 		r.superblockAndTree, r.manifest, r.directories, r.payload, r.sums, r.parity, r.rest,
 	} {
@@ -47,31 +57,57 @@ func (r *reading) run(ctx context.Context) error {
 func (r *reading) progress(n int64) {
 	r.done += n
 	if r.opt.Progress != nil {
-		r.opt.Progress("verify", r.done, r.src.Size)
+		r.opt.Progress(r.step, r.done, r.src.Size)
 	}
 }
 
 // superblockAndTree compares the superblock and checks the tree against the signed root; the leaves, hash
 // blocks too, are checked as they are needed, before what rests on them.
-func (r *reading) superblockAndTree(context.Context) error {
-	g, seal := r.claims.Geometry, r.claims.Seal
-	params := seal.identity().verityParams(g.DataBlocks)
-	want, err := verity.Superblock(params)
+func (r *reading) superblockAndTree(ctx context.Context) error {
+	if err := r.superblock(); err != nil {
+		return err
+	}
+	if err := r.openTree(); err != nil {
+		return r.mend(ctx, err)
+	}
+	return nil
+}
+
+// superblock is the dm-verity superblock that the seal gives.
+func (c *Claims) superblock() ([]byte, error) {
+	sb, err := verity.Superblock(c.Seal.identity().verityParams(c.Geometry.DataBlocks))
+	return sb[:], err
+}
+
+// superblock compares the superblock. Everything in it is known, so that with parity damage is only noted.
+func (r *reading) superblock() error {
+	want, err := r.claims.superblock()
 	if err != nil {
 		return err
 	}
+	lba := r.claims.Geometry.Superblock()
 	got := make([]byte, BlockSize)
-	if err := readFull(r.src, got, g.Superblock()*BlockSize); err != nil {
+	err = readFull(r.src, got, lba*BlockSize)
+	i := firstDifference(got, want)
+	switch {
+	case r.src.lost(err) || err != nil && !r.mends():
 		return fmt.Errorf("read the superblock: %w", err)
+	case err == nil && i < BlockSize && !r.mends():
+		return refuse("bad-superblock", "LBA %d, byte %d: not the superblock that the seal gives", lba, i)
+	case err != nil || i < BlockSize:
+		r.claims.healed(lba, err != nil)
 	}
-	if i := firstDifference(got, want[:]); i < BlockSize {
-		return refuse("bad-superblock", "LBA %d, byte %d: not the superblock that the seal gives", g.Superblock(), i)
-	}
+	return nil
+}
+
+// openTree opens the tree, and the data under it.
+func (r *reading) openTree() error {
+	g, seal := r.claims.Geometry, r.claims.Seal
 	root, err := parseDigest(seal.Verity.Root)
 	if err != nil {
 		return err
 	}
-	tree, err := verity.OpenTree(io.NewSectionReader(r.src, g.Tree()*BlockSize, g.TreeBlocks*BlockSize), params, root)
+	tree, err := verity.OpenTree(io.NewSectionReader(r.src, g.Tree()*BlockSize, g.TreeBlocks*BlockSize), seal.identity().verityParams(g.DataBlocks), root)
 	if err != nil {
 		return err
 	}
@@ -95,27 +131,6 @@ func (h *headReader) ReadAt(p []byte, off int64) (int, error) {
 	}
 	m, err := h.r.ReadAt(p[n:], off+int64(n))
 	return n + m, err
-}
-
-// stream reads count blocks of the data area from lba in order.
-func (r *reading) stream(ctx context.Context, lba, count int64) io.ReadCloser {
-	return &counted{ReadCloser: r.data.Sequential(ctx, lba, count), r: r}
-}
-
-type counted struct {
-	io.ReadCloser
-	r *reading
-	n int64
-}
-
-// Read reports progress a MiB at a time: files are small.
-func (c *counted) Read(p []byte) (int, error) {
-	n, err := c.ReadCloser.Read(p)
-	if c.n += int64(n); c.n >= 1<<20 || err != nil {
-		c.r.progress(c.n)
-		c.n = 0
-	}
-	return n, err
 }
 
 func (r *reading) manifest(ctx context.Context) error {
@@ -330,27 +345,20 @@ func (r *reading) each(ctx context.Context, first, end int64, do func(lba int64,
 // rest checks what is neither under the tree nor signed: the locator's copy, the padding, and on a medium all
 // that can be read behind the image.
 func (r *reading) rest(ctx context.Context) error {
-	g := r.claims.Geometry
-	b := make([]byte, BlockSize)
-	if err := readFull(r.src, b, g.LocatorCopy()*BlockSize); err != nil {
-		if !r.src.Medium {
-			return err
-		}
-		r.notes = append(r.notes, fmt.Sprintf("the locator's copy can't be read: %v", err))
-	} else if i := firstDifference(b, g.locator()); i < BlockSize {
-		return refuse("bad-locator", "LBA %d, byte %d: not the locator that the seal gives", g.LocatorCopy(), i)
+	if err := r.locatorCopy(); err != nil {
+		return err
 	}
-	if err := r.zeroBlocks(ctx, g.Padding(), g.ImageBlocks(), "bad-padding"); err != nil {
+	if err := r.padding(ctx); err != nil {
 		return err
 	}
 	if !r.src.Medium {
 		return nil
 	}
-	if err := r.zeroBlocks(ctx, g.ImageBlocks(), r.src.Size/BlockSize, "surplus-data"); err != nil {
+	if err := r.zeroBlocks(ctx, r.claims.Geometry.ImageBlocks(), r.src.Size/BlockSize, "surplus-data", nil); err != nil {
 		return err
 	}
 	// A stick's sectors may have 512 bytes.
-	tail := b[:r.src.Size%BlockSize]
+	tail := make([]byte, r.src.Size%BlockSize)
 	if len(tail) == 0 {
 		return nil
 	}
@@ -362,15 +370,51 @@ func (r *reading) rest(ctx context.Context) error {
 	return nil
 }
 
+func (r *reading) locatorCopy() error {
+	g := r.claims.Geometry
+	b := make([]byte, BlockSize)
+	err := readFull(r.src, b, g.LocatorCopy()*BlockSize)
+	i := firstDifference(b, g.locator())
+	switch {
+	case r.src.lost(err):
+		return err
+	case err != nil && r.mends(), err == nil && i < BlockSize && r.mends():
+		r.claims.healed(g.LocatorCopy(), err != nil)
+	case err != nil && !r.src.Medium:
+		return err
+	case err != nil:
+		r.notes = append(r.notes, fmt.Sprintf("the locator's copy can't be read: %v", err))
+	case i < BlockSize:
+		return refuse("bad-locator", "LBA %d, byte %d: not the locator that the seal gives", g.LocatorCopy(), i)
+	}
+	return nil
+}
+
+// padding checks the image's padding. With parity what isn't zero there is damage like any other.
+func (r *reading) padding(ctx context.Context) error {
+	g := r.claims.Geometry
+	var made func(lba int64, unreadable bool)
+	if r.mends() {
+		made = r.claims.healed
+	}
+	return r.zeroBlocks(ctx, g.Padding(), g.ImageBlocks(), "bad-padding", made)
+}
+
 // maxUnreadable bounds how many blocks that were not written for a reader may fail: the padding, and the run-out
 // behind the last block. Behind more of them anything could hide.
 const maxUnreadable = 300
 
-func (r *reading) zeroBlocks(ctx context.Context, first, end int64, code string) error {
+// zeroBlocks wants the blocks first to end-1 to be zero. healed, if not nil, takes those that aren't, or that a file
+// doesn't give; else they are a refusal with the code, and a fault.
+func (r *reading) zeroBlocks(ctx context.Context, first, end int64, code string, healed func(lba int64, unreadable bool)) error {
 	zero := func(lba int64, b []byte) error {
 		for i := 0; i < len(b); i += BlockSize {
-			if !allZero(b[i : i+BlockSize]) {
-				return refuse(code, "LBA %d is not zero", lba+int64(i/BlockSize))
+			switch at := lba + int64(i/BlockSize); {
+			case allZero(b[i : i+BlockSize]):
+			case healed != nil:
+				healed(at, false)
+			default:
+				return refuse(code, "LBA %d is not zero", at)
 			}
 		}
 		return nil
@@ -381,18 +425,21 @@ func (r *reading) zeroBlocks(ctx context.Context, first, end int64, code string)
 		stop := min(lba+piece, end)
 		err := r.each(ctx, lba, stop, zero)
 		var refused *RefusedError
-		if err == nil || errors.As(err, &refused) || !r.src.Medium || context.Cause(ctx) != nil {
-			if err != nil {
-				return err
-			}
+		if err == nil {
 			continue
+		}
+		if errors.As(err, &refused) || !r.src.Medium && healed == nil || context.Cause(ctx) != nil || r.src.lost(err) {
+			return err
 		}
 		for one := lba; one < stop; one++ {
 			err := r.each(ctx, one, one+1, zero)
-			if errors.As(err, &refused) || context.Cause(ctx) != nil {
+			switch {
+			case err == nil:
+			case errors.As(err, &refused) || context.Cause(ctx) != nil || r.src.lost(err):
 				return err
-			}
-			if err != nil {
+			case !r.src.Medium:
+				healed(one, true)
+			default:
 				if unreadable++; unreadable > maxUnreadable {
 					return refuse(code, "from LBA %d on more than %d blocks can't be read, so what lies there can't be judged: %v", first, maxUnreadable, err)
 				}

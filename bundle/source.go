@@ -2,7 +2,6 @@ package bundle
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -16,6 +15,9 @@ type Source struct {
 	// Medium says that it is a disc or a stick: the image may be followed by zeros, and what is not written
 	// for a reader (padding, the run-out behind the last block) may be unreadable. A file has the exact length.
 	Medium bool
+	// Gone tells of an error of ReadAt that it is not about the blocks that were asked for: the whole medium is
+	// lost, and reading on is in vain. Nil: no error says so.
+	Gone func(error) bool
 }
 
 // Claims is what a bundle says of itself before anything of it is believed.
@@ -26,15 +28,22 @@ type Claims struct {
 	Slots    [][]byte // the eight slots, a block each
 	Notes    []string // what was odd and is no reason to refuse
 
-	locator []byte // block 0, as read
+	locator    []byte   // block 0
+	mended     blockSet // blocks of the image that were made good
+	unreadable int64    // of them, those that the medium didn't give
 }
 
 // Digest returns the seal digest.
 func (c *Claims) Digest() [32]byte { return Digest(c.Message) }
 
-// Inspect reads locator and seal, and believes neither. Refusals: not-a-bundle, bad-locator, wrong-size,
-// bad-seal, seal-copies-differ, unsupported-profile.
-func Inspect(ctx context.Context, src Source) (*Claims, error) {
+// Inspect reads locator and seal, and believes neither. Of a bundle with parity a damaged locator or seal is made
+// good from the other copy; [Claims.Repaired] tells. Refusals: not-a-bundle, bad-locator, wrong-size, bad-seal,
+// seal-copies-differ, unsupported-profile.
+func Inspect(ctx context.Context, src Source) (*Claims, error) { return inspect(ctx, src, true, false) }
+
+// inspect is Inspect. Without heal nothing is made good; with anySize the source may be longer or shorter than
+// the image.
+func inspect(ctx context.Context, src Source, heal, anySize bool) (*Claims, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
@@ -42,50 +51,71 @@ func Inspect(ctx context.Context, src Source) (*Claims, error) {
 		return nil, refuse("not-a-bundle", "%d bytes hold no locator", src.Size)
 	}
 	c := &Claims{locator: make([]byte, BlockSize)}
-	if err := readFull(src, c.locator, 0); err != nil {
-		return nil, fmt.Errorf("read the locator: %w", err)
+	err := readFull(src, c.locator, 0)
+	if err != nil {
+		err = fmt.Errorf("read the locator: %w", err)
+	} else {
+		c.Geometry, err = parseLocator(c.locator)
 	}
-	var err error
-	if c.Geometry, err = parseLocator(c.locator); err != nil {
+	if err != nil {
+		if !heal || src.lost(err) {
+			return nil, err
+		}
+		found, searchErr := findAtEnd(ctx, src, anySize)
+		if found == nil && searchErr == nil {
+			searchErr = err
+		}
+		return found, searchErr
+	}
+	if !anySize {
+		if err := c.checkSize(src); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.readSeal(src, heal); err != nil {
 		return nil, err
-	}
-	want := c.Geometry.ImageBlocks() * BlockSize
-	if src.Size < want || !src.Medium && src.Size > want {
-		return nil, refuse("wrong-size", "the image should have %d bytes, here are %d", want, src.Size)
-	}
-	if err := c.readSeals(src); err != nil {
-		return nil, err
-	}
-	if c.Seal, err = ParseSeal(c.Message); err != nil {
-		return nil, err
-	}
-	if g, err := c.Seal.Geometry(); err != nil || g != c.Geometry {
-		return nil, refuse("bad-locator", "block 0 is not the locator that the seal gives")
 	}
 	return c, nil
 }
 
-func (c *Claims) readSeals(src Source) error {
-	a, b := make([]byte, sealBlocks*BlockSize), make([]byte, sealBlocks*BlockSize)
-	errA := readFull(src, a, c.Geometry.SealA()*BlockSize)
-	errB := readFull(src, b, c.Geometry.SealB()*BlockSize)
-	switch {
-	case errA != nil && errB != nil:
-		return fmt.Errorf("read both seals: %w", errors.Join(errA, errB))
-	case errA != nil:
-		c.Notes = append(c.Notes, fmt.Sprintf("seal A can't be read (%v); seal B was used", errA))
-		a = b
-	case errB != nil:
-		c.Notes = append(c.Notes, fmt.Sprintf("seal B can't be read (%v); seal A was used", errB))
-	default:
-		if i := firstDifference(a, b); i < len(a) {
-			return refuse("seal-copies-differ", "the two copies of the seal differ in byte %d (LBA %d and %d)", i,
-				c.Geometry.SealA()+int64(i/BlockSize), c.Geometry.SealB()+int64(i/BlockSize))
+// checkSize makes sure that nothing is read outside the source.
+func (c *Claims) checkSize(src Source) error {
+	want := c.Geometry.ImageBlocks() * BlockSize
+	if src.Size < want || !src.Medium && src.Size > want {
+		return refuse("wrong-size", "the image should have %d bytes, here are %d", want, src.Size)
+	}
+	return nil
+}
+
+// readSeal reads both copies of the seal from where the locator says, and compares what the seal says with it.
+func (c *Claims) readSeal(src Source, heal bool) error {
+	a, b := readSealCopy(src, c.Geometry.SealA()), readSealCopy(src, c.Geometry.SealB())
+	for _, err := range []error{a.err, b.err} {
+		if src.lost(err) {
+			return fmt.Errorf("read the seal: %w", err)
 		}
 	}
-	c.Message = a[:sealJSONBytes]
+	seal, note, err := eitherSeal(a, b)
+	if heal && c.Geometry.Roots > 0 && (err != nil || note != "") {
+		if healed, ok := c.healSeal(src, a, b); ok {
+			seal, note, err = healed, "", nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if note != "" {
+		c.Notes = append(c.Notes, note)
+	}
+	c.Message = seal[:sealJSONBytes]
 	for i := range slotCount {
-		c.Slots = append(c.Slots, a[sealJSONBytes+i*BlockSize:][:BlockSize])
+		c.Slots = append(c.Slots, seal[sealJSONBytes+i*BlockSize:][:BlockSize])
+	}
+	if c.Seal, err = ParseSeal(c.Message); err != nil {
+		return err
+	}
+	if g, err := c.Seal.Geometry(); err != nil || g != c.Geometry {
+		return refuse("bad-locator", "block 0 is not the locator that the seal gives")
 	}
 	return nil
 }

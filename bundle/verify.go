@@ -24,6 +24,12 @@ type VerifyOptions struct {
 	// Sink takes the payload as it is read, each block verified; nil: it is only checked. Until Verify has
 	// returned without an error it may not be released.
 	Sink Sink
+	// NoRepair takes every damage for what it is without parity. Else data, tree and what is there twice are
+	// made good where the bundle has parity; [Verified.Repaired] tells.
+	NoRepair bool
+	// Scratch is the folder for mended blocks, and when there is room for what a damaged medium gave, so that it
+	// isn't read again; empty: the folder for temporary files. Nothing is left there.
+	Scratch string
 	// Progress may be nil.
 	Progress Progress
 }
@@ -31,10 +37,11 @@ type VerifyOptions struct {
 // Verified is a bundle that was found to be, to the last byte, what enough of its channel's people sealed.
 // Only [Verify] makes one.
 type Verified struct {
-	claims  *Claims
-	auth    *trust.Authorization
-	entries []Entry
-	notes   []string
+	claims   *Claims
+	auth     *trust.Authorization
+	entries  []Entry
+	notes    []string
+	repaired *Repaired
 }
 
 // Seal returns the seal. Not to be changed.
@@ -55,12 +62,15 @@ func (v *Verified) Entries() []Entry { return v.entries }
 // Notes returns what was odd and no reason to refuse, for the operator and the log.
 func (v *Verified) Notes() []string { return v.notes }
 
+// Repaired returns what was damaged and made good on the way, nil for nothing.
+func (v *Verified) Repaired() *Repaired { return v.repaired }
+
 // Verify checks a bundle in the order of docs/format.md, section 12, each step resting only on what the ones
 // before made believable. It reads each block of a medium at most once, seal, tree and manifest first, then the
 // payload in ascending order. A bundle that isn't acceptable gives an error with a method RefusalCode; other
 // errors are faults of the source, the sink or the context.
 func Verify(ctx context.Context, src Source, root *trust.Root, opt VerifyOptions) (*Verified, error) {
-	c, err := Inspect(ctx, src)
+	c, err := inspect(ctx, src, !opt.NoRepair, false)
 	if err != nil {
 		return nil, err
 	}
@@ -76,11 +86,11 @@ func Verify(ctx context.Context, src Source, root *trust.Root, opt VerifyOptions
 			return nil, err
 		}
 	}
-	r := &reading{src: src, claims: c, opt: opt}
+	r := &reading{step: "verify", src: src, claims: c, opt: opt}
 	if err := r.run(ctx); err != nil {
 		return nil, err
 	}
-	return &Verified{claims: c, auth: auth, entries: r.entries, notes: append(c.Notes, r.notes...)}, nil
+	return &Verified{claims: c, auth: auth, entries: r.entries, notes: append(c.Notes, r.notes...), repaired: r.repaired()}, nil
 }
 
 // checkChannel refuses a bundle that is good for longer than its channel allows, and one that is for somebody
@@ -117,7 +127,7 @@ type Contents struct {
 }
 
 // Authorize checks the signatures and the destination against a trust root, as [Verify] does.
-func (c *Contents) Authorize(root *trust.Root) error {
+func (c *Claims) Authorize(root *trust.Root) error {
 	if _, err := root.Authorize(c.Seal.Channel, c.Message, c.Slots, trust.AuthorizeOptions{}); err != nil {
 		return err
 	}
@@ -132,16 +142,17 @@ func (c *Contents) Image() io.ReaderAt {
 }
 
 // Check does all of [Verify] that needs no trust root: seal, tree, manifest, directory area, every file, and
-// what is left. It is for signers, who look at what they sign, and for the burner. sink and progress may be nil.
+// what is left. It repairs nothing: it is for signers, who look at what they sign, and for the burner, and what they
+// have must be whole. sink and progress may be nil.
 func Check(ctx context.Context, src Source, sink Sink, progress Progress) (*Contents, error) {
-	c, err := Inspect(ctx, src)
+	c, err := inspect(ctx, src, false, false)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := c.Signatures(); err != nil {
 		return nil, err
 	}
-	r := &reading{src: src, claims: c, opt: VerifyOptions{Sink: sink, Progress: progress}}
+	r := &reading{step: "verify", src: src, claims: c, opt: VerifyOptions{Sink: sink, NoRepair: true, Progress: progress}}
 	if err := r.run(ctx); err != nil {
 		return nil, err
 	}
@@ -152,7 +163,8 @@ func Check(ctx context.Context, src Source, sink Sink, progress Progress) (*Cont
 // damage turns what verity found into a refusal, and leaves faults of the source as they are.
 func damage(err error) error {
 	var d *verity.DamagedError
-	if !errors.As(err, &d) {
+	var refused *RefusedError
+	if errors.As(err, &refused) || !errors.As(err, &d) {
 		return err
 	}
 	if d.Tree {

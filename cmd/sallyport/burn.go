@@ -215,7 +215,10 @@ func (e *env) openSimulated(dir string) (*source, error) {
 		return nil, about("sim:"+dir, errors.Join(err, drive.Close()))
 	}
 	return &source{
-		Source: bundle.Source{ReaderAt: disc, Size: disc.Size(), Medium: true},
-		close:  func() error { return errors.Join(disc.Close(), drive.Close()) },
+		Source: bundle.Source{ReaderAt: disc, Size: disc.Size(), Medium: true, Gone: func(err error) bool {
+			_, block := errors.AsType[*burn.ReadError](err)
+			return !block
+		}},
+		close: func() error { return errors.Join(disc.Close(), drive.Close()) },
 	}, nil
 }

@@ -95,6 +95,7 @@ func (c *importCmd) admit(e *env, st *state, src *source) (_ *importResult, err 
 	bar := e.progress()
 	v, err := st.verify(e, src, bundle.VerifyOptions{
 		AllowUnknownSigners: c.AllowUnknownSigners, Entries: scanEntries(c.CaseClash), Sink: sink, Progress: bar.update,
+		Scratch: filepath.Join(c.Spool, ".incoming"),
 	}, c.GapReason)
 	bar.end(err)
 	if err != nil {

@@ -26,6 +26,9 @@ type inspectResult struct {
 	*sealResult
 	Slots []string `json:"slots"`
 	File  string   `json:"seal_file,omitempty"`
+	// Bursts is how many blocks in a row may be lost; absent without parity.
+	Bursts *bundle.Bursts `json:"bursts,omitempty"`
+	repairedResult
 }
 
 func (r *inspectResult) text(w io.Writer) {
@@ -37,6 +40,8 @@ func (r *inspectResult) text(w io.Writer) {
 	if len(r.Slots) == 0 {
 		fmt.Fprintln(w, "slots        all empty: nobody signed")
 	}
+	r.repairedResult.text(w)
+	writeBursts(w, r.Bursts, r.Seal.ImageBlocks)
 	if r.File != "" {
 		fmt.Fprintf(w, "seal         %s; look at the image with sallyport sign before you use a signature of it\n", printable(r.File))
 	}
@@ -52,7 +57,10 @@ func (c *inspectCmd) run(e *env) (result, error) {
 	if err != nil {
 		return nil, about(c.Source, err)
 	}
-	res := &inspectResult{sealResult: &sealResult{Notes: claims.Notes}}
+	res := &inspectResult{sealResult: &sealResult{Notes: claims.Notes}, repairedResult: repairedOf(claims.Repaired())}
+	if b := claims.Geometry.Bursts(); b != (bundle.Bursts{}) {
+		res.Bursts = &b
+	}
 	if err := res.describe(claims.Seal, nil); err != nil {
 		return nil, err
 	}
@@ -97,7 +105,7 @@ type verifyResult struct {
 	*sealResult
 	Signers          []signerResult `json:"signers"`
 	FreshnessChecked bool           `json:"freshness_checked"`
-	RepairedBlocks   int64          `json:"repaired_blocks"`
+	repairedResult
 }
 
 func (r *verifyResult) text(w io.Writer) {
@@ -105,6 +113,7 @@ func (r *verifyResult) text(w io.Writer) {
 	for _, s := range r.Signers {
 		fmt.Fprintf(w, "signed by    %s, %s (key %s)\n", s.Holder, s.Role, s.KeyID)
 	}
+	r.repairedResult.text(w)
 	fmt.Fprintln(w, "verified     every block, every file")
 	if !r.FreshnessChecked {
 		fmt.Fprintln(w, "not checked  freshness, expiry, and whether it is for this station: without --state an old bundle looks as good as a new one")
@@ -164,7 +173,7 @@ func (c *verifyCmd) withState(e *env, root *trust.Root) (result, error) {
 }
 
 func verified(v *bundle.Verified, fresh bool) (*verifyResult, error) {
-	res := &verifyResult{sealResult: &sealResult{Notes: v.Notes()}, FreshnessChecked: fresh, Signers: signers(v.Authorization())}
+	res := &verifyResult{sealResult: &sealResult{Notes: v.Notes()}, FreshnessChecked: fresh, Signers: signers(v.Authorization()), repairedResult: repairedOf(v.Repaired())}
 	return res, res.describe(v.Seal(), v.Entries())
 }
 

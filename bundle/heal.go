@@ -1,0 +1,241 @@
+package bundle
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"sallyport/bundle/trust"
+)
+
+// Locator and seals are there twice. With parity (and only then: without it no byte of an image may differ) what one
+// copy lost is taken from the other. Nothing is believed because of it: who sealed it is asked afterwards.
+
+// sealCopy is one of the two seals as it was read.
+type sealCopy struct {
+	lba   int64
+	bytes []byte
+	err   error             // of reading it whole
+	bad   [sealBlocks]error // of its blocks, once it was read block by block
+}
+
+func readSealCopy(src Source, lba int64) *sealCopy {
+	s := &sealCopy{lba: lba, bytes: make([]byte, sealBlocks*BlockSize)}
+	s.err = readFull(src, s.bytes, lba*BlockSize)
+	return s
+}
+
+// blocks reads what couldn't be read whole block by block.
+func (s *sealCopy) blocks(src Source) {
+	if s.err == nil {
+		return
+	}
+	for i := range s.bad {
+		s.bad[i] = readFull(src, s.block(i), (s.lba+int64(i))*BlockSize)
+	}
+}
+
+func (s *sealCopy) block(i int) []byte { return s.bytes[i*BlockSize:][:BlockSize] }
+
+// eitherSeal is the rule without parity: both copies are equal, or one can't be read.
+func eitherSeal(a, b *sealCopy) (seal []byte, note string, err error) {
+	switch {
+	case a.err != nil && b.err != nil:
+		return nil, "", fmt.Errorf("read both seals: %w", errors.Join(a.err, b.err))
+	case a.err != nil:
+		return b.bytes, fmt.Sprintf("seal A can't be read (%v); seal B was used", a.err), nil
+	case b.err != nil:
+		return a.bytes, fmt.Sprintf("seal B can't be read (%v); seal A was used", b.err), nil
+	}
+	if i := firstDifference(a.bytes, b.bytes); i < len(a.bytes) {
+		return nil, "", refuse("seal-copies-differ", "the two copies of the seal differ in byte %d (LBA %d and %d)", i,
+			a.lba+int64(i/BlockSize), b.lba+int64(i/BlockSize))
+	}
+	return a.bytes, "", nil
+}
+
+// healSeal makes one seal of two damaged copies: SEAL.json as a unit, each slot by itself. Where both copies are
+// well-formed and differ, somebody changed one of them on purpose, and nothing is made of them.
+func (c *Claims) healSeal(src Source, a, b *sealCopy) ([]byte, bool) {
+	a.blocks(src)
+	b.blocks(src)
+	seal, ok := c.healMessage(a, b)
+	if !ok {
+		return nil, false
+	}
+	for i := sealJSONBlocks; i < sealBlocks; i++ {
+		slot, ok := healSlot(a, b, i)
+		if !ok {
+			return nil, false
+		}
+		seal = append(seal, slot...)
+	}
+	for i := range sealBlocks {
+		for _, s := range []*sealCopy{a, b} {
+			if s.bad[i] != nil || !bytes.Equal(s.block(i), seal[i*BlockSize:][:BlockSize]) {
+				c.healed(s.lba+int64(i), s.bad[i] != nil)
+			}
+		}
+	}
+	return seal, true
+}
+
+// healMessage finds the one SEAL.json that the eight blocks of both copies give: the whole copies first, then each
+// way to take every block from one or the other.
+func (c *Claims) healMessage(a, b *sealCopy) ([]byte, bool) {
+	compose := func(from int) ([]byte, bool) {
+		message := make([]byte, 0, sealBlocks*BlockSize)
+		for i := range sealJSONBlocks {
+			s := a
+			if from>>i&1 == 1 {
+				s = b
+			}
+			if s.bad[i] != nil {
+				return nil, false
+			}
+			message = append(message, s.block(i)...)
+		}
+		seal, err := ParseSeal(message)
+		if err != nil {
+			return nil, false
+		}
+		g, err := seal.Geometry()
+		return message, err == nil && g == c.Geometry
+	}
+	const allOfB = 1<<sealJSONBlocks - 1
+	for _, ways := range [][]int{{0, allOfB}, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14}} {
+		var found []byte
+		for _, from := range ways {
+			message, ok := compose(from)
+			switch {
+			case ok && found == nil:
+				found = message
+			case ok && !bytes.Equal(message, found):
+				return nil, false
+			}
+		}
+		if found != nil {
+			return found, true
+		}
+	}
+	return nil, false
+}
+
+// healSlot returns the block that both copies have, or the one that is well-formed. What is equal is for others to judge.
+func healSlot(a, b *sealCopy, i int) ([]byte, bool) {
+	switch {
+	case a.bad[i] != nil && b.bad[i] != nil:
+		return nil, false
+	case a.bad[i] != nil:
+		return b.block(i), true
+	case b.bad[i] != nil || bytes.Equal(a.block(i), b.block(i)):
+		return a.block(i), true
+	}
+	_, errA := trust.ParseSlot(a.block(i))
+	_, errB := trust.ParseSlot(b.block(i))
+	switch {
+	case errA == nil && errB != nil:
+		return a.block(i), true
+	case errA != nil && errB == nil:
+		return b.block(i), true
+	}
+	return nil, false
+}
+
+// healed notes that a block was made good.
+func (c *Claims) healed(lba int64, unreadable bool) {
+	if c.mended == nil {
+		c.mended = blockSet{}
+	}
+	if in, _ := c.mended.run(lba, lba+1); unreadable && !in {
+		c.unreadable++
+	}
+	c.mended.add(lba, lba+1)
+}
+
+// tailBlocks is where the locator's copy and seal B are looked for: before a medium's run-out.
+const tailBlocks = 1024
+
+// findAtEnd looks in the last blocks of the source for what block 0 should have said, nil when it isn't there.
+func findAtEnd(ctx context.Context, src Source, anySize bool) (found *Claims, err error) {
+	const piece = 32 // blocks
+	end := src.Size / BlockSize
+	for hi := end; hi > max(0, end-tailBlocks) && found == nil && err == nil; hi -= piece {
+		found, err = findIn(ctx, src, max(0, hi-piece), hi, anySize)
+	}
+	return found, err
+}
+
+// findAnywhere looks for it in all of the source.
+func findAnywhere(ctx context.Context, src Source, progress Progress) (found *Claims, err error) {
+	const piece = 512 // blocks
+	end := src.Size / BlockSize
+	for lo := int64(0); lo < end && found == nil && err == nil; lo += piece {
+		found, err = findIn(ctx, src, lo, min(end, lo+piece), true)
+		if progress != nil {
+			progress("search", min(end, lo+piece)*BlockSize, end*BlockSize)
+		}
+	}
+	return found, err
+}
+
+// findIn looks through the blocks lo to end-1. An error is the context's, or says that the medium is lost.
+func findIn(ctx context.Context, src Source, lo, end int64, anySize bool) (*Claims, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	buf := make([]byte, (end-lo)*BlockSize)
+	whole := readFull(src, buf, lo*BlockSize)
+	for lba := lo; lba < end; lba++ {
+		block := buf[(lba-lo)*BlockSize:][:BlockSize]
+		if whole != nil {
+			if err := readFull(src, block, lba*BlockSize); src.lost(err) {
+				return nil, err
+			} else if err != nil {
+				continue
+			}
+		}
+		if c := claimsFrom(src, lba, block, anySize); c != nil {
+			return c, nil
+		}
+	}
+	return nil, nil
+}
+
+// claimsFrom returns what an image says of itself whose locator's copy or seal begins in the block at lba. A payload
+// may hold blocks of other bundles, so the block must lie where its own numbers say, and the seal must give the same.
+func claimsFrom(src Source, lba int64, block []byte, anySize bool) *Claims {
+	g, err := parseLocator(block)
+	if err == nil && g.LocatorCopy() != lba {
+		return nil
+	}
+	if err != nil {
+		if !bytes.HasPrefix(block, []byte(`{"bundle_id":"`)) {
+			return nil
+		}
+		message := make([]byte, sealJSONBytes)
+		if readFull(src, message, lba*BlockSize) != nil {
+			return nil
+		}
+		seal, err := ParseSeal(message)
+		if err != nil {
+			return nil
+		}
+		if g, err = seal.Geometry(); err != nil || g.SealA() != lba && g.SealB() != lba {
+			return nil
+		}
+	}
+	c := &Claims{Geometry: g, locator: g.locator()}
+	if g.Roots == 0 || !anySize && c.checkSize(src) != nil || c.readSeal(src, true) != nil {
+		return nil
+	}
+	c.healed(0, false)
+	return c
+}
+
+// lost tells whether an error is the end of all reading.
+func (s Source) lost(err error) bool {
+	return err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && s.Gone != nil && s.Gone(err)
+}
