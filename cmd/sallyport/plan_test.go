@@ -42,7 +42,7 @@ func TestSignScreen(t *testing.T) {
 	}{
 		{[]string{"sign", "two.iso"}, []string{"files:\n        4 bytes  000-long", "… and 99 more"}},
 		{[]string{"sign", "two.iso", "--previous", "bundle.iso"}, []string{"  added    000-long", "… and 9"}},
-		{[]string{"sign", "three.iso", "--previous", "two.iso"}, []string{"  added    100-long", "  removed  000-long", "  changed  050-long"}},
+		{[]string{"sign", "three.iso", "--previous", "two.iso"}, []string{"  added    100-long", "  removed  000-long", "  changed  "}},
 	} {
 		args := append(test.args, "--key", "alice.key")
 		cmd := exec.Command(plainProgram(t), args...)
