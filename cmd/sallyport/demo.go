@@ -24,7 +24,7 @@ type demoCmd struct {
 
 func (c *demoCmd) Help() string {
 	return `Keys, trust root, prepare, two signatures, burn to a simulated DVD-R, read back, carry, verify, import, log;
-then tampered discs, and why they are refused. Needs no root and changes nothing outside its directory.
+then a scratched disc, which heals, and tampered ones, and why they are refused. Needs no root and changes nothing outside its directory.
 
 --keep DIR leaves there: bundle.iso, disc.img (what the simulated drive recorded), trust.json, keys/ (without
 passwords), spool/ (what was let in), state/ (the station's log), low-state/ (the preparing side's log), drive/.
@@ -38,7 +38,13 @@ var demoPayload embed.FS
 type demoResult struct {
 	Directory string       `json:"directory,omitempty"`
 	Released  string       `json:"released,omitempty"`
+	Healed    []demoHealed `json:"scratched"`
 	Refused   []demoTamper `json:"tampered"`
+}
+
+type demoHealed struct {
+	What string `json:"what"`
+	repairedResult
 }
 
 type demoTamper struct {
@@ -281,7 +287,7 @@ func (d *demo) keys() error {
 	return nil
 }
 
-// tamper shows what becomes of discs that somebody changed on the way.
+// tamper shows what becomes of discs that were scratched, or changed by somebody, on the way.
 func (d *demo) tamper() (*demoResult, error) {
 	root, err := trust.Load(d.path("trust.json"))
 	if err != nil {
@@ -310,27 +316,44 @@ func (d *demo) tamper() (*demoResult, error) {
 	}
 	const block = bundle.BlockSize
 	g := claims.Geometry
-	flipped := (claims.Seal.Manifest.LBA - 1) * block // in the last block of the payload
+	scratch := min(g.Bursts().Anywhere, g.DataBlocks-16)
 	signature := map[int64][]byte{(g.SealA() + 5) * block: slot[:], (g.SealB() + 5) * block: slot[:]}
-	res := &demoResult{}
+	res := &demoResult{Healed: []demoHealed{}}
 	for _, t := range []struct {
-		what  string
-		patch io.ReaderAt
+		what    string
+		patch   *tampered
+		heals   bool
+		refused bool
 	}{
-		{"one bit of the payload flipped", &tampered{ReaderAt: src.ReaderAt, flip: flipped}},
-		{"the approver's signature replaced by a stranger's", &tampered{ReaderAt: src.ReaderAt, flip: -1, replace: signature}},
+		{fmt.Sprintf("a scratched disc: %s in a row can't be read", counted(scratch, "block")), &tampered{first: g.DataBlocks - scratch, end: g.DataBlocks, unreadable: true}, true, false},
+		{"a tampered disc: all of its files overwritten", &tampered{first: 1, end: g.DataBlocks}, false, true},
+		{"a tampered disc: the approver's signature replaced by a stranger's", &tampered{replace: signature}, false, true},
 	} {
-		d.head("high side", "A tampered disc: "+t.what)
+		if t.heals && scratch < 1 {
+			continue // the payload left no room for parity
+		}
+		t.patch.ReaderAt = src.ReaderAt
+		d.head("high side", strings.ToUpper(t.what[:1])+t.what[1:])
 		bar := d.env.progress()
-		_, err := bundle.Verify(d.env.ctx, bundle.Source{ReaderAt: t.patch, Size: src.Size, Medium: true}, root,
-			bundle.VerifyOptions{Entries: scanEntries(true), Progress: bar.update})
+		v, err := bundle.Verify(d.env.ctx, bundle.Source{ReaderAt: t.patch, Size: src.Size, Medium: true}, root,
+			bundle.VerifyOptions{Entries: scanEntries(true), Scratch: d.dir, Progress: bar.update})
 		bar.end(err)
 		_, ref := classify(context.Background(), err)
 		switch {
+		case err == nil && t.refused:
+			return nil, fmt.Errorf("demo: %s: it was accepted", t.what)
 		case err == nil:
-			return nil, fmt.Errorf("demo: a disc with %s was accepted", t.what)
-		case ref == nil:
-			return nil, err
+			healed := demoHealed{t.what, repairedOf(v.Repaired())}
+			var text strings.Builder
+			healed.text(&text)
+			for line := range strings.Lines(text.String()) {
+				d.say("   %s", strings.TrimSuffix(line, "\n"))
+			}
+			d.say("   verified     every block, every file")
+			res.Healed = append(res.Healed, healed)
+			continue
+		case ref == nil || !t.refused:
+			return nil, fmt.Errorf("demo: %s: %w", t.what, err)
 		}
 		d.say("   refused (%s): %s", ref.Code, ref.Detail)
 		res.Refused = append(res.Refused, demoTamper{What: t.what, Code: ref.Code, Detail: ref.Detail})
@@ -338,17 +361,23 @@ func (d *demo) tamper() (*demoResult, error) {
 	return res, nil
 }
 
-// tampered is a disc with one bit flipped, or some blocks replaced.
+// tampered is a disc of which the blocks first to end-1 are unreadable, or inverted, and some bytes replaced.
 type tampered struct {
 	io.ReaderAt
-	flip    int64 // byte, or -1
-	replace map[int64][]byte
+	first, end int64
+	unreadable bool
+	replace    map[int64][]byte
 }
 
 func (t *tampered) ReadAt(p []byte, off int64) (int, error) {
 	n, err := t.ReaderAt.ReadAt(p, off)
-	if i := t.flip - off; t.flip >= 0 && i >= 0 && i < int64(n) {
-		p[i] ^= 1
+	if from, to := max(t.first*bundle.BlockSize, off), min(t.end*bundle.BlockSize, off+int64(n)); from < to {
+		if t.unreadable {
+			return int(from - off), fmt.Errorf("read LBA %d: a scratch", from/bundle.BlockSize)
+		}
+		for i := from - off; i < to-off; i++ {
+			p[i] = ^p[i]
+		}
 	}
 	for at, b := range t.replace {
 		if from, to := max(at, off), min(at+int64(len(b)), off+int64(n)); from < to {
