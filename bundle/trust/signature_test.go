@@ -219,7 +219,7 @@ func TestZeroKeyVerifiesNothing(t *testing.T) {
 		}
 		sig, err := ParseSignature(forgery)
 		must(t, err)
-		sig.nonces = [2][32]byte{{2}, {2}} // the key alone must do
+		sig.nonces, sig.keyID = [2][32]byte{{2}, {2}}, none.id // the key alone must do
 		if err := Verify(none, message, sig); !errors.Is(err, ErrBadSignature) {
 			t.Errorf("no key verifies a forgery: %v", err)
 		}
