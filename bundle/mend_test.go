@@ -132,6 +132,12 @@ func TestMendMixed(t *testing.T) {
 			continue
 		}
 		sink.compare(t, fsys)
+		if _, err := Check(t.Context(), h.medium(), nil, nil); err == nil && !strings.HasPrefix(name, "parity") {
+			t.Errorf("%s: taken by Check", name)
+		}
+		if _, err := verify(h.medium(), VerifyOptions{NoRepair: true}); err == nil && !strings.HasPrefix(name, "parity") {
+			t.Errorf("%s: taken although nothing was to be repaired", name)
+		}
 	}
 }
 

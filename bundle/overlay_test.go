@@ -85,6 +85,7 @@ func TestOverlay(t *testing.T) {
 			t.Fatal(err)
 		}
 		copy(want[107*BlockSize:], patch[:BlockSize])
+		o.keep(img[99*BlockSize:104*BlockSize], 99*BlockSize) // read before, and arriving late
 		must(t, o.put(5, patch[BlockSize:2*BlockSize]))
 		copy(want[5*BlockSize:], patch[BlockSize:2*BlockSize])
 		random := rand.New(rand.NewPCG(5, 5))

@@ -141,6 +141,7 @@ func TestUnprivileged(t *testing.T) {
 		{"unreadable payload", prepare("../secret", "x.iso"), 3, `^sallyport prepare: .*secret: permission denied`},
 		{"scan of an unreadable directory", []string{"scan", "../walled"}, 3, `^sallyport scan: .*sub: permission denied`},
 		{"output without permission", prepare("../payload", "../closed/x.iso"), 3, `^sallyport prepare: write \.\./closed/x\.iso: nothing can be made in \.\./closed: permission denied`},
+		{"repair without permission", []string{"repair", "../bundle.iso", "-o", "../closed/x.iso"}, 3, `^sallyport repair: write .*/closed/x\.iso: nothing can be made in .*/closed: permission denied`},
 		{"key without permission", []string{"key", "generate", "--no-password", "../closed/k"}, 3, `^sallyport key generate: write \.\./closed/k\.key: permission denied`},
 		{"trust root without permission", []string{"trust", "init", "-o", "../closed/t.json", "--root", "olga=../olga.pub"}, 3, `^sallyport trust init: write .*/closed/t\.json: permission denied`},
 		{"unreadable key", []string{"sign", "../bundle.iso", "--key", "../carol.key"}, 3, `^sallyport sign: .*permission denied`},
