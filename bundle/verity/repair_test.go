@@ -253,15 +253,12 @@ func TestRepairBursts(t *testing.T) {
 				// over data and tree, and from the tree on with data whole.
 				n := int64(0)
 				switch {
-				case first+inData <= data:
-					n = inData
-				case first+any <= data+tree:
-					n = any
 				case first >= data:
 					n = o.blocks() - first
-				}
-				if n == 0 {
-					continue
+				case first+inData <= data:
+					n = inData
+				default:
+					n = max(data-first, min(any, data+tree-first))
 				}
 				d := o.disc()
 				d.data.whole, d.tree.whole, d.fec.whole = first%2 == 0, first%2 == 0, first%2 == 0

@@ -156,8 +156,11 @@ func (f *flaky) ReadAt(p []byte, off int64) (int, error) {
 	n, err := f.place.ReadAt(p, off)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.times[off]++; f.times[off] > 1 && n > 0 {
-		p[0] ^= 1
+	for at := 0; at < n; at += BlockSize {
+		i := off/BlockSize + int64(at)/BlockSize
+		if f.times[i]++; f.times[i] > 1 {
+			p[at] ^= 1
+		}
 	}
 	return n, err
 }
