@@ -26,8 +26,9 @@ type importCmd struct {
 
 func (c *importCmd) Help() string {
 	return `Reads the medium once: seal, tree and manifest, then the payload into SPOOL/.incoming, every block and file checked
-on the way. Then it is logged, and appears as SPOOL/CHANNEL/SEQUENCE-ID by one rename. An import that was
-interrupted is finished by running it again.
+on the way. What scratches took is made good where the bundle has parity; for that a damaged disc is read once more,
+and kept in SPOOL/.incoming meanwhile if there is room. Then it is logged, and appears as SPOOL/CHANNEL/SEQUENCE-ID by
+one rename. An import that was interrupted is finished by running it again.
 
 Examples:
   sallyport import sim:drive --trust trust.json --spool spool --state state --station-key kiosk.key
