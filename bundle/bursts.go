@@ -1,7 +1,8 @@
 package bundle
 
 // Bursts says how many consecutive blocks may be lost, wherever they begin in the place, whatever stands there
-// instead, and still all of the image is made good. Zero for all of them without parity.
+// instead, and still all of the image is made good. Zero for all of them without parity. Only another bundle's locator
+// in block 0 is no damage that Verify sees through; Repair does.
 type Bursts struct {
 	Data       int64 `json:"data"`        // inside the data area
 	DataTree   int64 `json:"data_tree"`   // over the border of data area and tree, with seal A and the superblock

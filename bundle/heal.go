@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"sallyport/bundle/trust"
+	"sallyport/bundle/verity"
 )
 
 // Locator and seals are there twice. With parity (and only then: without it no byte of an image may differ) what one
@@ -43,7 +44,7 @@ func (s *sealCopy) block(i int) []byte { return s.bytes[i*BlockSize:][:BlockSize
 func eitherSeal(a, b *sealCopy) (seal []byte, note string, err error) {
 	switch {
 	case a.err != nil && b.err != nil:
-		return nil, "", fmt.Errorf("read both seals: %w", errors.Join(a.err, b.err))
+		return nil, "", fmt.Errorf("read both seals: %w; %w", a.err, b.err)
 	case a.err != nil:
 		return b.bytes, fmt.Sprintf("seal A can't be read (%v); seal B was used", a.err), nil
 	case b.err != nil:
@@ -235,7 +236,13 @@ func claimsFrom(src Source, lba int64, block []byte, anySize bool) *Claims {
 	return c
 }
 
-// lost tells whether an error is the end of all reading.
+// lost tells whether an error is the end of all reading. What was read and isn't right is no word of the medium's, so
+// Gone isn't asked about it.
 func (s Source) lost(err error) bool {
-	return err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && s.Gone != nil && s.Gone(err)
+	if err == nil || s.Gone == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return false
+	}
+	var damaged *verity.DamagedError
+	var refused *RefusedError
+	return !errors.As(err, &damaged) && !errors.As(err, &refused) && s.Gone(err)
 }

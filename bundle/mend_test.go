@@ -353,7 +353,7 @@ func TestRepairFile(t *testing.T) {
 		{"damaged, without parity", hurt(plain, "garbage", one(60)).file(), nil, "damaged", nil},
 		{"cut, without parity", fileSource(plain[:len(plain)-BlockSize]), nil, "wrong-size", nil},
 		{"cut behind the tree", fileSource(img[:g.FEC()*BlockSize+700]), nil, "none", img},
-		{"cut in the data", fileSource(img[:g.DataBlocks*BlockSize*9/10]), nil, "", nil},
+		{"cut in the data", fileSource(img[:g.DataBlocks*BlockSize*9/10]), nil, "wrong-size", nil},
 		{"longer", hurt(far, "garbage", blockRange{500, 520}).file(), nil, "none", img},
 		{"no locator far from the end", hurt(far, "zeroed", blockRange{0, 20}).medium(), nil, "none", img},
 		{"neither locator", hurt(far, "unreadable", one(0), one(g.LocatorCopy()), one(g.SealB())).medium(), nil, "none", img},

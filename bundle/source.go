@@ -89,6 +89,9 @@ func (c *Claims) checkSize(src Source) error {
 
 // readSeal reads both copies of the seal from where the locator says, and compares what the seal says with it.
 func (c *Claims) readSeal(src Source, heal bool) error {
+	if src.Size < c.Geometry.Superblock()*BlockSize {
+		return refuse("wrong-size", "seal A should end at byte %d, here are %d bytes", c.Geometry.Superblock()*BlockSize, src.Size)
+	}
 	a, b := readSealCopy(src, c.Geometry.SealA()), readSealCopy(src, c.Geometry.SealB())
 	for _, err := range []error{a.err, b.err} {
 		if src.lost(err) {
