@@ -22,6 +22,7 @@ type imported struct {
 	expires int64
 	signers []Signer
 	policy  Policy
+	repair  *Repair
 }
 
 // AcceptOptions go with [Accept].
@@ -66,7 +67,7 @@ func accept(ctx context.Context, l *Log, b imported, st *Staging, opt AcceptOpti
 		return nil, fmt.Errorf("accept: look for %q in the spool: %w", seal.releasePath(), err)
 	}
 	entry := &AcceptEntry{
-		Kind: KindAccept, Seal: trimNewlines(b.seal), SealDigest: hexDigest, Signers: slices.Clone(b.signers),
+		Kind: KindAccept, Repaired: b.repair, Seal: trimNewlines(b.seal), SealDigest: hexDigest, Signers: slices.Clone(b.signers),
 		Station: l.station, Time: l.clock(opt.Now), Type: entryType,
 	}
 	slices.SortStableFunc(entry.Signers, func(x, y Signer) int { return strings.Compare(x.Holder, y.Holder) })

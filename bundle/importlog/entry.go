@@ -71,6 +71,7 @@ type BurnEntry struct {
 type AcceptEntry struct {
 	GapReason  string         `json:"gap_reason,omitzero"`
 	Kind       string         `json:"kind"`
+	Repaired   *Repair        `json:"repaired,omitzero"` // nil: nothing was damaged
 	Seal       jsontext.Value `json:"seal"`
 	SealDigest string         `json:"seal_digest"`
 	Signers    []Signer       `json:"signers"` // in order of holder
@@ -79,6 +80,14 @@ type AcceptEntry struct {
 	Type       string         `json:"type"`
 
 	seal sealFields
+}
+
+// A Repair is what of an accepted bundle had to be made good.
+type Repair struct {
+	Blocks     int64 `json:"blocks"`
+	Roots      int64 `json:"roots"`
+	Unreadable int64 `json:"unreadable"` // of Blocks, those that the medium didn't give
+	Worst      int64 `json:"worst"`      // of Roots symbols, how many the worst codeword had lost
 }
 
 // A Signer is one good signature of an accepted bundle.
@@ -228,6 +237,11 @@ func (e *AcceptEntry) check() error {
 	if err := checkText("gap_reason", e.GapReason); err != nil {
 		return err
 	}
+	if r := e.Repaired; r != nil {
+		if err := r.check(); err != nil {
+			return err
+		}
+	}
 	for _, s := range e.Signers {
 		if err := trust.CheckName(s.Holder); err != nil {
 			return fmt.Errorf("holder: %w", err)
@@ -240,6 +254,16 @@ func (e *AcceptEntry) check() error {
 		return errors.New("signers are not in order of holder")
 	}
 	e.seal = seal
+	return nil
+}
+
+func (r *Repair) check() error {
+	if r.Blocks < 1 || r.Blocks > canonjson.MaxInt || r.Unreadable < 0 || r.Unreadable > r.Blocks {
+		return fmt.Errorf("repaired: %d blocks, %d of them unreadable", r.Blocks, r.Unreadable)
+	}
+	if r.Roots < 2 || r.Roots > 24 || r.Worst < 0 || r.Worst > r.Roots {
+		return fmt.Errorf("repaired: %d symbols lost, %d roots", r.Worst, r.Roots)
+	}
 	return nil
 }
 

@@ -181,6 +181,24 @@ func TestEntryRules(t *testing.T) {
 	if e, err := ParseEntry(encode(func(*AcceptEntry) {})); err != nil || e.Accept.seal.Sequence != 1 {
 		t.Fatalf("%+v, %v", e, err)
 	}
+	repaired := encode(func(e *AcceptEntry) { e.Repaired = &Repair{Blocks: 3, Roots: 24, Unreadable: 3, Worst: 24} })
+	if e, err := ParseEntry(repaired); err != nil || *e.Accept.Repaired != (Repair{3, 24, 3, 24}) {
+		t.Errorf("%+v, %v", e, err)
+	}
+	const member = `"repaired":{"blocks":3,"roots":24,"unreadable":3,"worst":24}`
+	for _, other := range []string{
+		`"repaired":null`, `"repaired":{}`, `"repaired":[]`, `"repaired":{"blocks":3,"roots":24,"unreadable":3}`, `"repaired":{"blocks":3,"roots":24,"unreadable":3,"worst":"\u001b"}`,
+		`"repaired":{"blocks":3,"roots":24,"unreadable":3,"worst":24,"x":1}`, `"repaired":{"roots":24,"blocks":3,"unreadable":3,"worst":24}`, `"repaired":{"blocks":3.5,"roots":24,"unreadable":3,"worst":24}`,
+		member + "," + member,
+	} {
+		forged := bytes.Replace(repaired, []byte(member), []byte(other), 1)
+		if bytes.Equal(forged, repaired) {
+			t.Fatalf("%s has no %s", repaired, member)
+		}
+		if _, err := ParseEntry(forged); err == nil {
+			t.Errorf("%s: taken", other)
+		}
+	}
 	replaced := func(old, new string) func(*AcceptEntry) {
 		return func(e *AcceptEntry) {
 			e.Seal = []byte(strings.Replace(string(seal), old, new, 1))
@@ -207,6 +225,14 @@ func TestEntryRules(t *testing.T) {
 		"negative time":            func(e *AcceptEntry) { e.Time = -1 },
 		"type":                     func(e *AcceptEntry) { e.Type = "sallyport-seal" },
 		"unknown kind":             func(e *AcceptEntry) { e.Kind = "accepted" },
+		"repaired nothing":         func(e *AcceptEntry) { e.Repaired = &Repair{Roots: 24} },
+		"repaired less than none":  func(e *AcceptEntry) { e.Repaired = &Repair{Blocks: -1, Roots: 24, Unreadable: -1} },
+		"more unreadable than bad": func(e *AcceptEntry) { e.Repaired = &Repair{Blocks: 1, Roots: 24, Unreadable: 2} },
+		"negative unreadable":      func(e *AcceptEntry) { e.Repaired = &Repair{Blocks: 1, Roots: 24, Unreadable: -1} },
+		"repaired without parity":  func(e *AcceptEntry) { e.Repaired = &Repair{Blocks: 1} },
+		"too many roots":           func(e *AcceptEntry) { e.Repaired = &Repair{Blocks: 1, Roots: 25} },
+		"worse than can be":        func(e *AcceptEntry) { e.Repaired = &Repair{Blocks: 1, Roots: 24, Worst: 25} },
+		"negative worst":           func(e *AcceptEntry) { e.Repaired = &Repair{Blocks: 1, Roots: 24, Worst: -1} },
 	} {
 		if _, err := ParseEntry(encode(change)); err == nil {
 			t.Errorf("%s: taken", what)
@@ -264,7 +290,7 @@ func FuzzParseEntry(f *testing.F) {
 	seal, d := testSeal("tools", 1, "", "x")
 	digest := hex.EncodeToString(d[:])
 	for _, v := range []any{
-		&AcceptEntry{Kind: KindAccept, Seal: seal, SealDigest: digest, Signers: []Signer{{"ann", "00", "approver"}}, Station: "north", Time: 1, Type: entryType, GapReason: "x"},
+		&AcceptEntry{Kind: KindAccept, Seal: seal, SealDigest: digest, Signers: []Signer{{"ann", "00", "approver"}}, Station: "north", Time: 1, Type: entryType, GapReason: "x", Repaired: &Repair{Blocks: 3, Roots: 24, Unreadable: 1, Worst: 2}},
 		&PrepareEntry{Kind: KindPrepare, Seal: seal, Station: "north", Type: entryType},
 		&BurnEntry{Kind: KindBurn, Record: []byte(`{"a":[1,{"b":"c"}]}`), SealDigest: digest, Station: "north", Type: entryType},
 		&ReleaseEntry{Kind: KindRelease, Path: "tools/1-x", SealDigest: digest, Station: "north", Type: entryType},

@@ -56,6 +56,9 @@ func Accept(ctx context.Context, l *Log, v *bundle.Verified, st *Staging, opt Ac
 		seal: v.Message(), digest: v.Digest(), expires: v.Seal().Expires, signers: []Signer{},
 		policy: policyOf(auth.Channel),
 	}
+	if r := v.Repaired(); r != nil {
+		b.repair = &Repair{Blocks: r.Blocks(), Roots: int64(r.Roots), Unreadable: r.Unreadable, Worst: int64(r.Worst)}
+	}
 	for _, s := range auth.Signers {
 		b.signers = append(b.signers, Signer{Holder: s.Holder, KeyID: s.KeyID.String(), Role: s.Role})
 	}

@@ -136,6 +136,15 @@ func entryLine(e *importlog.Entry) string {
 			}
 			what += sep + s.Holder
 		}
+		if r := e.Accept.Repaired; r != nil {
+			what += "; " + counted(r.Blocks, "block") + " repaired"
+			if r.Unreadable > 0 {
+				what += fmt.Sprintf(" (%d could not be read)", r.Unreadable)
+			}
+			if r.Worst > 0 {
+				what += fmt.Sprintf(", at worst %d of %d losses", r.Worst, r.Roots)
+			}
+		}
 		if e.Accept.GapReason != "" {
 			what += "; gap: " + e.Accept.GapReason
 		}
