@@ -1,8 +1,9 @@
 package bundle
 
 // Bursts says how many consecutive blocks may be lost, wherever they begin in the place, whatever stands there
-// instead, and still all of the image is made good. Zero for all of them without parity. Only another bundle's locator
-// in block 0 is no damage that Verify sees through; Repair does.
+// instead, and still all of the image is made good. Zero for all of them without parity. Two exceptions: another image
+// from its locator to its seal in their place; and on a medium with more than 1,024 blocks behind the image only
+// Repair finds what block 0 should say.
 type Bursts struct {
 	Data       int64 `json:"data"`        // inside the data area
 	DataTree   int64 `json:"data_tree"`   // over the border of data area and tree, with seal A and the superblock

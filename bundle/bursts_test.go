@@ -27,7 +27,7 @@ func onAllCores(n int64, do func(i int64)) {
 
 // repairedImage is what Repair makes of src.
 func repairedImage(src Source) ([]byte, *Repaired, error) {
-	c, err := inspect(context.Background(), src, true, true)
+	c, others, err := inspectAnywhere(context.Background(), src, nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -36,7 +36,7 @@ func repairedImage(src Source) ([]byte, *Repaired, error) {
 		return nil, nil, err
 	}
 	defer file.Close()
-	rep, err := repairInto(context.Background(), c, src, file, nil)
+	rep, err := repairInto(context.Background(), c, others, src, file, nil)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -2,7 +2,6 @@ package bundle
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -154,86 +153,6 @@ func (c *Claims) healed(lba int64, unreadable bool) {
 		c.unreadable++
 	}
 	c.mended.add(lba, lba+1)
-}
-
-// tailBlocks is where the locator's copy and seal B are looked for: before a medium's run-out.
-const tailBlocks = 1024
-
-// findAtEnd looks in the last blocks of the source for what block 0 should have said, nil when it isn't there.
-func findAtEnd(ctx context.Context, src Source, anySize bool) (found *Claims, err error) {
-	const piece = 32 // blocks
-	end := src.Size / BlockSize
-	for hi := end; hi > max(0, end-tailBlocks) && found == nil && err == nil; hi -= piece {
-		found, err = findIn(ctx, src, max(0, hi-piece), hi, anySize)
-	}
-	return found, err
-}
-
-// findAnywhere looks for it in all of the source.
-func findAnywhere(ctx context.Context, src Source, progress Progress) (found *Claims, err error) {
-	const piece = 512 // blocks
-	end := src.Size / BlockSize
-	for lo := int64(0); lo < end && found == nil && err == nil; lo += piece {
-		found, err = findIn(ctx, src, lo, min(end, lo+piece), true)
-		if progress != nil {
-			progress("search", min(end, lo+piece)*BlockSize, end*BlockSize)
-		}
-	}
-	return found, err
-}
-
-// findIn looks through the blocks lo to end-1. An error is the context's, or says that the medium is lost.
-func findIn(ctx context.Context, src Source, lo, end int64, anySize bool) (*Claims, error) {
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
-	buf := make([]byte, (end-lo)*BlockSize)
-	whole := readFull(src, buf, lo*BlockSize)
-	for lba := lo; lba < end; lba++ {
-		block := buf[(lba-lo)*BlockSize:][:BlockSize]
-		if whole != nil {
-			if err := readFull(src, block, lba*BlockSize); src.lost(err) {
-				return nil, err
-			} else if err != nil {
-				continue
-			}
-		}
-		if c := claimsFrom(src, lba, block, anySize); c != nil {
-			return c, nil
-		}
-	}
-	return nil, nil
-}
-
-// claimsFrom returns what an image says of itself whose locator's copy or seal begins in the block at lba. A payload
-// may hold blocks of other bundles, so the block must lie where its own numbers say, and the seal must give the same.
-func claimsFrom(src Source, lba int64, block []byte, anySize bool) *Claims {
-	g, err := parseLocator(block)
-	if err == nil && g.LocatorCopy() != lba {
-		return nil
-	}
-	if err != nil {
-		if !bytes.HasPrefix(block, []byte(`{"bundle_id":"`)) {
-			return nil
-		}
-		message := make([]byte, sealJSONBytes)
-		if readFull(src, message, lba*BlockSize) != nil {
-			return nil
-		}
-		seal, err := ParseSeal(message)
-		if err != nil {
-			return nil
-		}
-		if g, err = seal.Geometry(); err != nil || g.SealA() != lba && g.SealB() != lba {
-			return nil
-		}
-	}
-	c := &Claims{Geometry: g, locator: g.locator()}
-	if g.Roots == 0 || !anySize && c.checkSize(src) != nil || c.readSeal(src, true) != nil {
-		return nil
-	}
-	c.healed(0, false)
-	return c
 }
 
 // lost tells whether an error is the end of all reading. What was read and isn't right is no word of the medium's, so

@@ -75,7 +75,7 @@ func TestReadPlannedRefuses(t *testing.T) {
 		late  bool // by Authorize
 	}{
 		"no newlines":      {seal: bytes.TrimRight(message, "\n"), code: "bad-seal", want: "newlines at its end were cut off"},
-		"one more newline": {seal: append(bytes.Clone(message), '\n'), code: "bad-seal", want: "8193 bytes"},
+		"one more newline": {seal: append(bytes.Clone(message), '\n'), code: "bad-seal", want: "more than 8192 bytes"},
 		"not a seal":       {seal: []byte("hello\n"), code: "bad-seal", want: "SEAL.json"},
 		"not a signature":  {files: map[string][]byte{"bob.asc": []byte("hello\n")}, code: "bad-slot", want: "SEAL.json.bob.asc"},
 		"empty":            {files: map[string][]byte{"minisig": nil}, code: "bad-slot", want: "SEAL.json.minisig"},

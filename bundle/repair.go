@@ -18,21 +18,18 @@ type RepairOptions struct {
 }
 
 // Repair writes the image that a bundle was made as, byte for byte, to a file at path: data, tree and parity are
-// repaired, everything else derives from the seal. Each block of src is read once. The file is checked as [Check]
-// does, and appears under its name when it is complete and synced; until then, and after an error, nothing changes.
+// repaired, everything else derives from the seal. Each block of src is read once, and before that all of it once
+// more when block 0 is no help. The file is checked as [Check] does, and appears under its name when it is complete and synced; until then, and after an error, nothing changes.
 // src may be shorter than the image (what is missing is lost) or longer. It returns what had to be repaired, nil
 // when nothing was damaged.
 //
-// Refusals: those of [Inspect], "damaged" when more is lost than parity can make good, and without parity those of
+// Refusals: those of [Inspect] (bad-locator also when block 0 is lost and it can't be told which of two images is
+// meant), "damaged" when more is lost than parity can make good, and without parity those of
 // [Check].
 func Repair(ctx context.Context, src Source, path string, opt RepairOptions) (_ *Repaired, err error) {
-	c, err := inspect(ctx, src, true, true)
+	c, others, err := inspectAnywhere(ctx, src, opt.Progress)
 	if err != nil {
-		found, searchErr := findElsewhere(ctx, src, err, opt.Progress)
-		if searchErr != nil {
-			return nil, searchErr
-		}
-		c = found
+		return nil, err
 	}
 	if c.Geometry.Roots == 0 {
 		if err := c.checkSize(src); err != nil {
@@ -53,7 +50,7 @@ func Repair(ctx context.Context, src Source, path string, opt RepairOptions) (_ 
 			out.discard()
 		}
 	}()
-	repaired, err := repairInto(ctx, c, src, out.file, opt.Progress)
+	repaired, err := repairInto(ctx, c, others, src, out.file, opt.Progress)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +61,7 @@ func Repair(ctx context.Context, src Source, path string, opt RepairOptions) (_ 
 }
 
 // repairInto brings the whole image into file, which is empty, and checks it.
-func repairInto(ctx context.Context, c *Claims, src Source, file *os.File, progress Progress) (*Repaired, error) {
+func repairInto(ctx context.Context, c *Claims, others []sighting, src Source, file *os.File, progress Progress) (*Repaired, error) {
 	blocks := c.Geometry.ImageBlocks()
 	size := blocks * BlockSize
 	// What is read of the source goes straight to its place.
@@ -72,6 +69,9 @@ func repairInto(ctx context.Context, c *Claims, src Source, file *os.File, progr
 	r := &reading{src: Source{ReaderAt: over, Size: size, Medium: src.Medium, Gone: src.Gone}, claims: c, opt: VerifyOptions{Progress: progress}, over: over}
 	if err := r.restore(ctx); err != nil {
 		return nil, damage(err)
+	}
+	if err := c.oneImage(others); err != nil {
+		return nil, err
 	}
 	checked, err := Check(ctx, Source{ReaderAt: file, Size: size}, nil, progress)
 	if err != nil {
@@ -83,17 +83,22 @@ func repairInto(ctx context.Context, c *Claims, src Source, file *os.File, progr
 	return r.repaired(), nil
 }
 
-// findElsewhere looks through the whole source for a locator or a seal when cause says that they are not where they
-// should be.
-func findElsewhere(ctx context.Context, src Source, cause error, progress Progress) (*Claims, error) {
-	if ctx.Err() != nil || src.lost(cause) || src.Size < BlockSize {
-		return nil, cause
+// inspectAnywhere reads locator and seal. When block 0 doesn't lead to a seal it looks for them through the whole
+// source; then others are those of other images.
+func inspectAnywhere(ctx context.Context, src Source, progress Progress) (c *Claims, others []sighting, err error) {
+	c, unreadable, err := atFront(ctx, src, true, true)
+	if err == nil || ctx.Err() != nil || src.lost(err) || src.Size < BlockSize || c.hasCopy(src) {
+		return c, nil, err
 	}
-	found, err := findAnywhere(ctx, src, progress)
-	if found == nil && err == nil {
-		err = cause
+	found, others, searchErr := findAnywhere(ctx, src, progress)
+	switch {
+	case searchErr != nil:
+		return nil, nil, searchErr
+	case found == nil:
+		return nil, nil, err
 	}
-	return found, err
+	found.healed(0, unreadable)
+	return found, others, nil
 }
 
 // restore brings every block of the image into the overlay's file.

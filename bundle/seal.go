@@ -160,7 +160,10 @@ func Digest(message []byte) [32]byte { return sha256.Sum256(message) }
 // Refusals have the codes bad-seal and unsupported-profile.
 func ParseSeal(data []byte) (*Seal, error) {
 	if len(data) > sealJSONBytes {
-		return nil, refuse("bad-seal", "SEAL.json of %d bytes: the limit is %d", len(data), sealJSONBytes)
+		return nil, refuse("bad-seal", "that is no SEAL.json: it has more than %d bytes", sealJSONBytes)
+	}
+	if !bytes.HasPrefix(data, []byte(sealBegins)) {
+		return nil, refuse("bad-seal", "that is no SEAL.json: it doesn't begin with %s", sealBegins)
 	}
 	text := append(bytes.Clone(bytes.TrimRight(data, "\n")), '\n')
 	var s Seal

@@ -1,7 +1,9 @@
 package bundle
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -39,43 +41,73 @@ func (c *Claims) Digest() [32]byte { return Digest(c.Message) }
 // Inspect reads locator and seal, and believes neither. Of a bundle with parity a damaged locator or seal is made
 // good from the other copy; [Claims.Repaired] tells. Refusals: not-a-bundle, bad-locator, wrong-size, bad-seal,
 // seal-copies-differ, unsupported-profile.
-func Inspect(ctx context.Context, src Source) (*Claims, error) { return inspect(ctx, src, true, false) }
+func Inspect(ctx context.Context, src Source) (*Claims, error) { return inspect(ctx, src, true) }
 
-// inspect is Inspect. Without heal nothing is made good; with anySize the source may be longer or shorter than
-// the image.
-func inspect(ctx context.Context, src Source, heal, anySize bool) (*Claims, error) {
+// inspect is Inspect. Without heal nothing is made good.
+func inspect(ctx context.Context, src Source, heal bool) (*Claims, error) {
+	c, unreadable, err := atFront(ctx, src, heal, false)
+	if err == nil || !heal || ctx.Err() != nil || src.lost(err) || src.Size < BlockSize {
+		return c, err
+	}
+	if c.hasCopy(src) {
+		return nil, adviseRepair(src, c, err)
+	}
+	// Block 0 can't be read, is no locator, or is one of an image that isn't here.
+	found, searchErr := findAtEnd(ctx, src)
+	switch {
+	case searchErr != nil:
+		return nil, searchErr
+	case found == nil:
+		return nil, adviseRepair(src, c, err)
+	}
+	found.healed(0, unreadable)
+	return found, nil
+}
+
+// atFront reads the locator in block 0 and the seal that it names. With anySize the source may be longer or shorter
+// than the image. With an error of the seal c has its geometry; unreadable says that the medium didn't give block 0.
+func atFront(ctx context.Context, src Source, heal, anySize bool) (c *Claims, unreadable bool, err error) {
 	if err := context.Cause(ctx); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if src.Size < BlockSize {
-		return nil, refuse("not-a-bundle", "%d bytes hold no locator", src.Size)
+		return nil, false, refuse("not-a-bundle", "%d bytes hold no locator", src.Size)
 	}
-	c := &Claims{locator: make([]byte, BlockSize)}
-	err := readFull(src, c.locator, 0)
-	if err != nil {
-		err = fmt.Errorf("read the locator: %w", err)
-	} else {
-		c.Geometry, err = parseLocator(c.locator)
+	c = &Claims{locator: make([]byte, BlockSize)}
+	if err := readFull(src, c.locator, 0); err != nil {
+		return nil, true, fmt.Errorf("read the locator: %w", err)
 	}
-	if err != nil {
-		if !heal || src.lost(err) {
-			return nil, err
-		}
-		found, searchErr := findAtEnd(ctx, src, anySize)
-		if found == nil && searchErr == nil {
-			searchErr = err
-		}
-		return found, searchErr
+	if c.Geometry, err = parseLocator(c.locator); err != nil {
+		return nil, false, err
 	}
 	if !anySize {
-		if err := c.checkSize(src); err != nil {
-			return nil, err
-		}
+		err = c.checkSize(src)
 	}
-	if err := c.readSeal(src, heal); err != nil {
-		return nil, err
+	if err == nil {
+		err = c.readSeal(src, heal)
 	}
-	return c, nil
+	return c, false, err
+}
+
+// hasCopy tells whether the locator's copy confirms block 0: then there is nothing else to be searched for.
+func (c *Claims) hasCopy(src Source) bool {
+	b := make([]byte, BlockSize)
+	return c != nil && readFull(src, b, c.Geometry.LocatorCopy()*BlockSize) == nil && bytes.Equal(b, c.locator)
+}
+
+// adviseRepair says with a refusal what it can that [Repair] can do and Verify can't: search a whole medium, and make
+// good an image that was cut off. c has the geometry, or is nil when block 0 gave none.
+func adviseRepair(src Source, c *Claims, err error) error {
+	var refused *RefusedError
+	switch {
+	case !errors.As(err, &refused):
+		return err
+	case c == nil && src.Medium && src.Size/BlockSize > tailBlocks:
+		return &RefusedError{refused.Code, fmt.Sprintf("%s, nor do the last %d blocks hold its copy; if this is a bundle whose beginning is damaged, sallyport repair searches the whole medium and writes it to a file", refused.Detail, tailBlocks), refused.Err}
+	case c != nil && refused.Code == "wrong-size" && c.Geometry.Roots > 0 && src.Size < c.Geometry.ImageBlocks()*BlockSize:
+		return &RefusedError{refused.Code, refused.Detail + "; if it can't be copied again, sallyport repair makes good what is missing as far as the parity reaches", refused.Err}
+	}
+	return err
 }
 
 // checkSize makes sure that nothing is read outside the source.
@@ -90,7 +122,7 @@ func (c *Claims) checkSize(src Source) error {
 // readSeal reads both copies of the seal from where the locator says, and compares what the seal says with it.
 func (c *Claims) readSeal(src Source, heal bool) error {
 	if src.Size < c.Geometry.Superblock()*BlockSize {
-		return refuse("wrong-size", "seal A should end at byte %d, here are %d bytes", c.Geometry.Superblock()*BlockSize, src.Size)
+		return refuse("wrong-size", "%d of %d bytes are here: both copies of the seal are lost", src.Size, c.Geometry.ImageBlocks()*BlockSize)
 	}
 	a, b := readSealCopy(src, c.Geometry.SealA()), readSealCopy(src, c.Geometry.SealB())
 	for _, err := range []error{a.err, b.err} {
@@ -115,6 +147,9 @@ func (c *Claims) readSeal(src Source, heal bool) error {
 		c.Slots = append(c.Slots, seal[sealJSONBytes+i*BlockSize:][:BlockSize])
 	}
 	if c.Seal, err = ParseSeal(c.Message); err != nil {
+		if !bytes.HasPrefix(c.Message, []byte(sealBegins)) {
+			err = refuse("bad-seal", "both copies of the seal are lost: none of it is at LBA %d and %d", c.Geometry.SealA(), c.Geometry.SealB())
+		}
 		return err
 	}
 	if g, err := c.Seal.Geometry(); err != nil || g != c.Geometry {

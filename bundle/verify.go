@@ -70,7 +70,7 @@ func (v *Verified) Repaired() *Repaired { return v.repaired }
 // payload in ascending order. A bundle that isn't acceptable gives an error with a method RefusalCode; other
 // errors are faults of the source, the sink or the context.
 func Verify(ctx context.Context, src Source, root *trust.Root, opt VerifyOptions) (*Verified, error) {
-	c, err := inspect(ctx, src, !opt.NoRepair, false)
+	c, err := inspect(ctx, src, !opt.NoRepair)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +145,7 @@ func (c *Contents) Image() io.ReaderAt {
 // what is left. It repairs nothing: it is for signers, who look at what they sign, and for the burner, and what they
 // have must be whole. sink and progress may be nil.
 func Check(ctx context.Context, src Source, sink Sink, progress Progress) (*Contents, error) {
-	c, err := inspect(ctx, src, false, false)
+	c, err := inspect(ctx, src, false)
 	if err != nil {
 		return nil, err
 	}

@@ -102,3 +102,20 @@ func (g *gentle) leap(ctx context.Context, bad int64) int64 {
 	}
 	return good
 }
+
+// GentleReader reads a medium of which parts can't be read in ascending order,
+// and passes ever faster over such a part.
+type GentleReader struct{ g gentle }
+
+// NewGentleReader returns a reader of the first blocks blocks of r.
+func NewGentleReader(r io.ReaderAt, blocks int64) *GentleReader {
+	return &GentleReader{gentle{r: r, end: blocks}}
+}
+
+// Read fills buf, whole blocks, with those from block first on, which must not
+// be before the end of the last Read. What the medium doesn't give reads as
+// zeros, and so does what lies between two failures without having been tried,
+// and everything once ctx is done.
+func (r *GentleReader) Read(ctx context.Context, buf []byte, first int64) {
+	r.g.read(ctx, buf, first, nil)
+}
