@@ -78,8 +78,8 @@ func sameSeal(got, want *Seal) error {
 
 // Why a member of two seals may differ.
 const (
-	otherOptions = "it was planned with other options"
-	otherPayload = "the directory is another one than was planned, or was changed since"
+	otherOptions = "it was made with other options"
+	otherPayload = "the directory is another one, or was changed since (names, contents, modes or times)"
 	otherVersion = "every file is as planned; the plan was made by another version of this program, or is forged"
 )
 
@@ -108,7 +108,7 @@ func laidOutMembers(got, want *Seal) []sealMember {
 func sameMembers(members []sealMember) error {
 	for _, m := range members {
 		if m.got != m.want {
-			return refuse("seal-differs", "%s would be %v, the seal that was planned has %v: %s", m.name, m.got, m.want, m.why)
+			return refuse("seal-differs", "%s would be %v, the seal has %v: %s", m.name, m.got, m.want, m.why)
 		}
 	}
 	return nil

@@ -97,14 +97,14 @@ func TestExpectRefuses(t *testing.T) {
 		early   bool // before a file is read
 		want    string
 	}{
-		"channel":     {options: func(o *Options) { o.Channel = "other" }, early: true, want: "channel would be other, .* has demo: it was planned with other options"},
+		"channel":     {options: func(o *Options) { o.Channel = "other" }, early: true, want: "channel would be other, .* has demo: it was made with other options"},
 		"destination": {options: func(o *Options) { o.Destination = "low" }, early: true, want: "destination would be low"},
 		"sequence":    {options: func(o *Options) { o.Sequence++ }, early: true, want: "sequence would be 8, .* has 7"},
 		"previous":    {options: func(o *Options) { o.Previous = zeros }, early: true, want: "previous would be 0000"},
 		"epoch":       {options: func(o *Options) { e := int64(1); o.Epoch = &e }, early: true, want: "created would be 1,"},
 		"expiry":      {options: func(o *Options) { o.MaxAge = 5 }, early: true, want: "expires would be 1750000005, .* has 0"},
 		"roots":       {options: func(o *Options) { o.Roots = 3 }, early: true, want: `fec\.roots would be 3, .* has 2`},
-		"new file":    {payload: func(m fstest.MapFS) { m["new"] = file(1, 0o644, 1) }, early: true, want: `manifest\.bytes would be .*: the directory is another one than was planned, or was changed since`},
+		"new file":    {payload: func(m fstest.MapFS) { m["new"] = file(1, 0o644, 1) }, early: true, want: `manifest\.bytes would be .*: the directory is another one, or was changed since \(names, contents, modes or times\)`},
 		"file gone":   {payload: func(m fstest.MapFS) { delete(m, "a.txt") }, early: true, want: `manifest\.bytes would be`},
 		"larger file": {payload: func(m fstest.MapFS) { m["d/b.bin"] = file(8000, 0o755, 1_700_000_003) }, early: true, want: `manifest\.lba would be`},
 		"contents":    {payload: func(m fstest.MapFS) { m["a.txt"].Data = []byte("other data") }, want: `manifest\.sha256 would be .*: the directory is another one`},

@@ -28,7 +28,8 @@ type keyGenerateCmd struct {
 func (c *keyGenerateCmd) Help() string {
 	return `The files are in minisign's format: stock minisign reads them.
 
-Example: sallyport key generate alice     makes alice.key and alice.pub`
+Example, which makes alice.key and alice.pub:
+  sallyport key generate alice`
 }
 
 // keyResult has a key, or the keys of an OpenPGP certificate that sign.
@@ -151,7 +152,7 @@ func readSmall(path string) ([]byte, error) {
 	return data, err
 }
 
-// openKey reads a secret key, asking for its password when it has one.
+// openKey reads a secret key, asking for its password when it has one: on a terminal three times, if need be.
 func (e *env) openKey(path, passwordFile string) (*trust.SecretKey, error) {
 	data, err := readSmall(path)
 	if err != nil {
@@ -167,20 +168,27 @@ func (e *env) unlockKey(data []byte, path, passwordFile string) (*trust.SecretKe
 		return key, nil
 	}
 	if !errors.Is(err, trust.ErrNeedsPassword) {
+		if cert, certErr := trust.ParseCertificate(data, e.now()); certErr == nil && cert.Keys[0].Type() != trust.TypeOpenPGP {
+			return nil, usagef("%s: it is a public key, and a secret one is wanted: name the .key file", path)
+		}
 		return nil, usagef("%s: %v", path, err)
 	}
-	password, err := e.password(fmt.Sprintf("Password of %s: ", path), passwordFile)
-	if err != nil {
-		return nil, err
+	for tries := 3; ; tries-- {
+		password, err := e.password(fmt.Sprintf("Password of %s: ", path), passwordFile)
+		if err != nil {
+			return nil, err
+		}
+		key, err = trust.DecryptSecretKey(data, password)
+		switch {
+		case err == nil:
+			return key, nil
+		case !errors.Is(err, trust.ErrWrongPassword):
+			return nil, usagef("%s: %v", path, err)
+		case passwordFile != "" || tries == 1:
+			return nil, usagef("%s: wrong password", path)
+		}
+		fmt.Fprintln(e.stderr, "Wrong password; once more.")
 	}
-	key, err = trust.DecryptSecretKey(data, password)
-	if errors.Is(err, trust.ErrWrongPassword) {
-		return nil, usagef("%s: wrong password", path)
-	}
-	if err != nil {
-		return nil, usagef("%s: %v", path, err)
-	}
-	return key, nil
 }
 
 func (e *env) password(prompt, file string) (_ string, err error) {

@@ -43,7 +43,7 @@ type logResult struct {
 	Station string            `json:"station"`
 	Size    int64             `json:"size"`
 	Root    string            `json:"root_hash"`
-	Entries []json.RawMessage `json:"entries,omitempty"`
+	Entries []json.RawMessage `json:"entries,omitzero"` // nil: not asked for
 
 	lines    []string
 	verified bool
@@ -57,7 +57,7 @@ func (r *logResult) text(w io.Writer) {
 	if r.verified {
 		verb = "verified"
 	}
-	fmt.Fprintf(w, "%-12s station %s, %d entries, root hash %s\n", verb, r.Station, r.Size, r.Root)
+	fmt.Fprintf(w, "%-12s station %s, %s, root hash %s\n", verb, r.Station, counted(r.Size, "entry"), r.Root)
 }
 
 // openLogReader opens a log for reading, under the key and the name in the state directory itself.
@@ -94,6 +94,7 @@ func (c *logShowCmd) run(e *env) (result, error) {
 	}
 	defer log.Close()
 	res := newLogResult(log)
+	res.Entries = []json.RawMessage{}
 	for entry, err := range log.Entries(e.ctx, c.From) {
 		if err != nil {
 			return res, err
@@ -193,7 +194,7 @@ func (c *logVerifyCmd) run(e *env) (result, error) {
 			return nil, err
 		}
 		if earlier, err = importlog.ParseCheckpoint(data, verifier); err != nil {
-			return nil, err
+			return nil, usagef("%s is no checkpoint of this log: %v", c.Since, err)
 		}
 	}
 	if _, err := log.Verify(e.ctx, earlier); err != nil {

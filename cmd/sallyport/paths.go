@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,6 +9,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"sallyport/bundle"
 )
 
 // checkOutput finds out before long work whether a file can be made at path, or replaced.
@@ -29,6 +32,40 @@ func checkOutput(path string) error {
 	return nil
 }
 
+// mayReplace refuses to overwrite what somebody may miss. An empty file gives way, and so does an image or a seal, as
+// what says, that nobody has signed: it can be made again.
+func mayReplace(path, what string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return pathError(named("write", path, err))
+	case info.Mode().IsRegular() && (info.Size() == 0 || what == "image" && isUnsignedImage(path) || what == "seal" && isUnsignedSeal(path)):
+		return nil
+	}
+	return usagef("%s is there already and is no unsigned %s: name a new file or remove it", path, what)
+}
+
+func isUnsignedImage(path string) bool {
+	f, info, err := openInput(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	claims, err := bundle.Inspect(context.Background(), bundle.Source{ReaderAt: f, Size: info.Size()})
+	if err != nil || claims.Repaired() != nil {
+		return false
+	}
+	sigs, err := claims.Signatures()
+	return err == nil && len(sigs) == 0
+}
+
+func isUnsignedSeal(path string) bool {
+	planned, err := bundle.ReadPlanned(path)
+	return err == nil && len(planned.Signatures) == 0
+}
+
 func kindOf(info fs.FileInfo) string {
 	switch mode := info.Mode(); {
 	case mode.IsDir():
@@ -47,15 +84,22 @@ func kindOf(info fs.FileInfo) string {
 }
 
 // apart refuses a path that is, or lies in, a directory where it must not be: what carries a tree must not grow it.
-// The path need not exist; a directory that doesn't exist holds nothing.
+// Neither need exist.
 func apart(what, path, kind, dir string) error {
-	top, err := os.Stat(dir)
-	if err != nil {
-		return nil
-	}
 	at, err := filepath.Abs(path)
 	if err != nil {
 		return err
+	}
+	top, err := os.Stat(dir)
+	if err != nil { // perhaps it is to be made
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return err
+		}
+		if rel, err := filepath.Rel(abs, at); err == nil && filepath.IsLocal(rel) {
+			return usagef("%s %s lies in %s %s: name another place", what, path, kind, dir)
+		}
+		return nil
 	}
 	for {
 		real, err := filepath.EvalSymlinks(at)

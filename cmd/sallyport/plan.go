@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"slices"
 
 	"sallyport/bundle"
 )
@@ -19,7 +18,8 @@ type planCmd struct {
 func (c *planCmd) Help() string {
 	return `Reads the directory as prepare would and writes the seal of the image, but no image. People sign the seal, each
 against an own copy of the directory, with sallyport sign or with stock minisign and gpg; prepare --seal then makes
-the image with their signatures in it, and refuses if it would be any other than this one.
+the image with their signatures in it, and refuses if it would be any other than this one. A seal that nobody has
+signed is replaced.
 
 Examples:
   sallyport plan sources -o SEAL.json --channel news --trust trust.json --medium dvd-r
@@ -49,7 +49,7 @@ func (c *planCmd) run(e *env) (result, error) {
 	if err := checkDir(c.Dir); err != nil {
 		return nil, err
 	}
-	if err := checkPlaces(e, c.Output, "the seal", c.Dir); err != nil {
+	if err := checkPlaces(e, c.Output, "seal", c.Dir); err != nil {
 		return nil, err
 	}
 	res := &planResult{sealResult: &sealResult{}}
@@ -74,6 +74,7 @@ func (c *planCmd) run(e *env) (result, error) {
 	if err := res.describe(seal, plan.Entries()); err != nil {
 		return nil, err
 	}
+	res.noteGap()
 	message, err := seal.Encode()
 	if err != nil {
 		return nil, err
@@ -85,18 +86,10 @@ func (c *planCmd) run(e *env) (result, error) {
 		res.text(e.stderr)
 		return nil, nil
 	}
-	if err := writeSealFile(c.Output, message); err != nil {
+	if err := replaceFile(c.Output, message); err != nil {
 		return nil, err
 	}
 	return res, nil
-}
-
-// writeSealFile writes a seal in place of what is there, unless that is another seal that somebody has signed.
-func writeSealFile(path string, message []byte) error {
-	if old, err := bundle.ReadPlanned(path); err == nil && len(old.Signatures) > 0 && !slices.Equal(old.Message, message) {
-		return usagef("%s holds another seal, which has signatures beside it (%s): name another file, or remove them", path, old.Signatures[0].File)
-	}
-	return replaceFile(path, message)
 }
 
 // newSealFile writes a seal to a file that isn't there yet.

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/term"
-
 	"sallyport/bundle"
 	"sallyport/bundle/canonjson"
 	"sallyport/bundle/trust"
@@ -28,12 +26,12 @@ type prepareCmd struct {
 
 // whatFlags say what a bundle is to be.
 type whatFlags struct {
-	Channel  string `help:"The channel it goes through."`
-	Trust    string `help:"The trust root." placeholder:"FILE"`
+	Channel  string `help:"The channel it goes through; needed, but for prepare --seal." placeholder:"NAME"`
+	Trust    string `help:"The trust root; needed, but for prepare --seal." placeholder:"FILE"`
 	Sequence *int64 `help:"Its number in the channel (default: one more than --previous, else 1)."`
 	Previous string `help:"The bundle before it in the channel: its image, or its SEAL.json." placeholder:"SEAL"`
 	Epoch    *int64 `help:"When it counts as made, in seconds since 1970 (default: SOURCE_DATE_EPOCH, else the newest mtime)."`
-	FECRoots string `help:"Parity bytes a codeword: 0, 2 to 24 (default: what room --medium leaves)." name:"fec-roots" placeholder:"N"`
+	FECRoots string `help:"Parity bytes a codeword: 0, 2 to 24 (default: what room a --medium with a size leaves, 24 at most; none for file and usb)." name:"fec-roots" placeholder:"N"`
 	Medium   string `help:"What it has to fit on: ${enum}." enum:"dvd-r,dvd+r,cd-r,usb,file" default:"file"`
 	scanFlags
 }
@@ -52,8 +50,11 @@ Examples:
   sallyport prepare sources -o next.iso --channel news --trust trust.json --previous bundle.iso
   sallyport prepare sources -o bundle.iso --seal SEAL.json --trust trust.json
 
-With --seal everything comes from a seal that sallyport plan made. Signatures beside it, SEAL.json.*.minisig and
-SEAL.json.*.asc, go into the image's slots; with --trust each of them must be good.`
+With --seal everything comes from a seal that sallyport plan made. Signatures beside it go into the image's slots:
+SEAL.json.minisig, SEAL.json.asc and SEAL.json.sig, and the same with a name between, as in SEAL.json.alice.asc. With
+--trust each of them must be good.
+
+An image that nobody has signed is replaced, and so is an empty file; anything else that stands at FILE stays.`
 }
 
 // capacity in blocks of 2,048 bytes; 0: no limit. dvd-r and dvd+r as drives report them; cd-r of 80 minutes.
@@ -79,10 +80,10 @@ func (r *sealResult) text(w io.Writer) {
 	}
 	writeSeal(w, r.Seal)
 	if r.Files > 0 {
-		fmt.Fprintf(w, "payload      %d files, %s\n", r.Files, bytesText(r.Payload))
+		fmt.Fprintf(w, "payload      %s, %s\n", counted(int64(r.Files), "file"), bytesText(r.Payload))
 	}
 	if r.aloud {
-		fmt.Fprintf(w, "read aloud   %s\n", readAloud(r.Fingerprint))
+		fmt.Fprintf(w, "read aloud   %s (the seal digest)\n", readAloud(r.Fingerprint))
 	} else {
 		fmt.Fprintf(w, "seal digest  %s\n", r.Fingerprint)
 	}
@@ -90,15 +91,28 @@ func (r *sealResult) text(w io.Writer) {
 		fmt.Fprintf(w, "image        %s, %s\n", r.Image, bytesText(r.Bytes))
 	}
 	for _, n := range r.Notes {
-		fmt.Fprintf(w, "note         %s\n", printable(n))
+		fmt.Fprintf(w, "note         %s\n", printable(plainNote(n)))
 	}
+}
+
+// plainNote says what a note means, where its own words are for those who look into it.
+func plainNote(note string) string {
+	why, ok := strings.CutPrefix(note, "parity-damaged: ")
+	if !ok {
+		return note
+	}
+	return "the payload is good; its parity is damaged, so further damage may not heal: make a fresh copy with sallyport repair (parity-damaged: " + why + ")"
 }
 
 // writeSeal shows a seal to people.
 func writeSeal(w io.Writer, s *bundle.Seal) {
-	previous := "none, the first"
-	if s.Previous != "" {
-		previous = s.Previous
+	previous := s.Previous
+	switch {
+	case previous != "":
+	case s.Sequence == 1:
+		previous = "none, the first"
+	default:
+		previous = "none named"
 	}
 	fmt.Fprintf(w, "channel      %s\nsequence     %d\nprevious     %s\ndestination  %s\ncreated      %s\nexpires      %s\nbundle id    %s\nroot hash    %s\nparity       %s\n",
 		s.Channel, s.Sequence, previous, s.Destination, timeText(s.Created), timeText(s.Expires), s.BundleID, s.Verity.Root, parityText(s))
@@ -141,7 +155,7 @@ func (c *prepareCmd) run(e *env) (result, error) {
 			return nil, err
 		}
 	}
-	if err := checkPlaces(e, c.Output, "the image", c.Dir); err != nil {
+	if err := checkPlaces(e, c.Output, "image", c.Dir); err != nil {
 		return nil, err
 	}
 	res := &prepareResult{sealResult: &sealResult{}}
@@ -186,6 +200,7 @@ func (c *prepareCmd) run(e *env) (result, error) {
 	if err := res.describe(seal, plan.Entries()); err != nil {
 		return nil, err
 	}
+	res.noteGap()
 	if st != nil {
 		if err := st.logPreparation(e, seal); err != nil {
 			return nil, &unfinishedError{"the image is written, and its preparation could not be logged", err}
@@ -298,20 +313,24 @@ type refusedPayload struct {
 func (*refusedPayload) text(io.Writer) {}
 
 // checkPlaces finds what would come to nothing, or would make the payload grow, before it is read.
+// what is an image or a seal, and what of that kind stands at output in the way of nobody is replaced.
 func checkPlaces(e *env, output, what, dir string) error {
 	switch {
 	case output == "-" && e.json:
-		return usagef("-o - writes %s to standard output, where --json would go", what)
+		return usagef("-o - writes the %s to standard output, where --json would go", what)
 	case output == "-":
-		if f, ok := e.stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-			return usagef("-o - writes %s to standard output, which is a terminal: redirect it", what)
+		if e.onTerminal() {
+			return usagef("-o - writes the %s to standard output, which is a terminal: redirect it", what)
 		}
 		return nil
 	}
-	if err := apart(what, output, "the payload", dir); err != nil {
+	if err := apart("the "+what, output, "the payload", dir); err != nil {
 		return err
 	}
-	return checkOutput(output)
+	if err := checkOutput(output); err != nil {
+		return err
+	}
+	return mayReplace(output, what)
 }
 
 // checkAge refuses to make what nobody could import any more, unless the epoch was given: that is how an old bundle
@@ -342,6 +361,13 @@ func channelNames(root *trust.Root) string {
 	return strings.Join(names, ", ")
 }
 
+// noteGap warns of what an import will not let in just so.
+func (r *sealResult) noteGap() {
+	if r.Seal.Sequence > 1 && r.Seal.Previous == "" {
+		r.Notes = append(r.Notes, fmt.Sprintf("sequence %d without --previous is a gap: import refuses it, or wants a --gap-reason", r.Seal.Sequence))
+	}
+}
+
 func (r *sealResult) describe(seal *bundle.Seal, entries []bundle.Entry) error {
 	message, err := seal.Encode()
 	if err != nil {
@@ -360,7 +386,7 @@ func (r *sealResult) describe(seal *bundle.Seal, entries []bundle.Entry) error {
 // options makes of the flags what a plan needs.
 func (c *whatFlags) options() (bundle.Options, *trust.Root, error) {
 	var missing []string
-	for _, f := range []struct{ value, flag string }{{c.Channel, "--channel=STRING"}, {c.Trust, "--trust=FILE"}} {
+	for _, f := range []struct{ value, flag string }{{c.Channel, "--channel=NAME"}, {c.Trust, "--trust=FILE"}} {
 		if f.value == "" {
 			missing = append(missing, f.flag)
 		}

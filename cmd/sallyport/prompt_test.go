@@ -84,7 +84,8 @@ func TestPrompts(t *testing.T) {
 		{"key generate, two passwords", generate, []answer{{"New password: ", "a\n"}, {"The same again: ", "b\n"}}, 2, "sallyport key generate: the two passwords differ; nothing was written"},
 		{"sign, ^C at the password", sign, []answer{{"Password of safe.key: ", ctrlC}}, 130, "sallyport sign: stopped: interrupt signal received; nothing half-done is left"},
 		{"sign, ^C in the password", sign, []answer{{"Password of safe.key: ", "rig" + ctrlC}}, 130, "sallyport sign: stopped: interrupt signal received; nothing half-done is left"},
-		{"sign, wrong password", sign, []answer{{"Password of safe.key: ", "wrong\n"}}, 2, "sallyport sign: safe.key: wrong password"},
+		{"sign, wrong password", sign, []answer{{"Password of safe.key: ", "wrong\n"}, {"Password of safe.key: ", "worse\n"}, {"Password of safe.key: ", "\n"}}, 2, "sallyport sign: safe.key: wrong password"},
+		{"sign, right password at last", sign, []answer{{"Password of safe.key: ", "wrong\n"}, {"Password of safe.key: ", "right\n"}, {"Sign this? [y/N] ", "n\n"}}, 2, "sallyport sign: the answer was not yes: nothing was signed"},
 		{"sign, ^C at the question", sign, []answer{{"Password of safe.key: ", "right\n"}, {"Sign this? [y/N] ", ctrlC}}, 130, "sallyport sign: stopped: interrupt signal received; nothing half-done is left"},
 		{"sign, ^D at the question", open, []answer{{"Sign this? [y/N] ", ctrlD}}, 2, "sallyport sign: the answer was not yes: nothing was signed"},
 		{"sign, return at the question", open, []answer{{"Sign this? [y/N] ", "\n"}}, 2, "sallyport sign: the answer was not yes: nothing was signed"},
@@ -126,6 +127,37 @@ func TestPrompts(t *testing.T) {
 			t.Errorf("the image changed, %v", err)
 		}
 	})
+}
+
+// TestSignJSON: who wants JSON from sign, and sits at a terminal, is shown what there is to sign and asked all the same.
+func TestSignJSON(t *testing.T) {
+	t.Parallel()
+	dir := room(t)
+	must(t, dir, "prepare", "payload", "-o", "raw.iso", "--channel", "news", "--trust", "trust.json")
+	before, err := os.ReadFile(filepath.Join(dir, "raw.iso"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign := func(answer string) (int, string, string) {
+		var stdout bytes.Buffer
+		cmd := exec.Command(plainProgram(t), "sign", "raw.iso", "--key", "alice.key", "--json")
+		cmd.Dir = dir
+		term := onTerminal(t, &stdout, cmd)
+		term.expect("read aloud   ")
+		term.expect("Sign this? [y/N] ")
+		term.typed(answer)
+		code, screen := term.wait()
+		return code, stdout.String(), screen
+	}
+	if code, out, screen := sign("n\n"); code != 2 || !strings.Contains(out, `"ok":false`) {
+		t.Errorf("no: exit status %d, on stdout %q:\n%s", code, out, screen)
+	}
+	if after, err := os.ReadFile(filepath.Join(dir, "raw.iso")); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("no: the image changed, %v", err)
+	}
+	if code, out, screen := sign("y\n"); code != 0 || !strings.Contains(out, `"slot":0`) {
+		t.Errorf("yes: exit status %d, on stdout %q:\n%s", code, out, screen)
+	}
 }
 
 var escapes = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]")

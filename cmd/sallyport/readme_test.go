@@ -41,9 +41,9 @@ func TestREADME(t *testing.T) {
 	term.typed("olga's password\n")
 	term.expect("signed by    olga: accepted")
 	for _, name := range []string{"alice", "bob"} {
-		term.expect("checked      root hash")
 		term.expect("Password of " + name + ".key: ")
 		term.typed(name + "'s password\n")
+		term.expect("checked      root hash")
 		term.expect("Sign this? [y/N] ")
 		term.typed("y\n")
 		term.expect("signed       slot ")

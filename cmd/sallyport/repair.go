@@ -13,7 +13,7 @@ import (
 
 type repairCmd struct {
 	Source string `arg:"" help:"An image file, a device, or sim:DIR."`
-	Output string `short:"o" required:"" help:"The image file to write; it must not be there yet." type:"path" placeholder:"FILE"`
+	Output string `short:"o" required:"" help:"The image file to write; it must not be there yet." placeholder:"FILE"`
 	Trust  string `help:"Make sure first that enough of the channel's people signed it." placeholder:"FILE"`
 }
 
@@ -39,7 +39,10 @@ type repairedResult struct {
 
 func repairedOf(r *bundle.Repaired) repairedResult { return repairedResult{r.Blocks(), r} }
 
-func (r repairedResult) text(w io.Writer) {
+func (r repairedResult) text(w io.Writer) { r.show(w, "repaired") }
+
+// show says under a verb what was damaged.
+func (r repairedResult) show(w io.Writer, verb string) {
 	if r.Repaired == nil {
 		return
 	}
@@ -55,7 +58,11 @@ func (r repairedResult) text(w io.Writer) {
 			parts = append(parts, fmt.Sprintf("%d of %s", p.blocks, p.of))
 		}
 	}
-	fmt.Fprintf(w, "repaired     %s: %s; %d of them unreadable\n", counted(r.RepairedBlocks, "block"), strings.Join(parts, ", "), r.Repaired.Unreadable)
+	line := fmt.Sprintf("%-12s %s: %s", verb, counted(r.RepairedBlocks, "block"), strings.Join(parts, ", "))
+	if r.Repaired.Unreadable > 0 {
+		line += fmt.Sprintf("; %d of them could not be read", r.Repaired.Unreadable)
+	}
+	fmt.Fprintln(w, line)
 	var where []string
 	for _, run := range r.Repaired.Runs {
 		if run.Blocks == 1 {
@@ -67,33 +74,41 @@ func (r repairedResult) text(w io.Writer) {
 	if r.Repaired.More > 0 {
 		where = append(where, fmt.Sprintf("and %s more", counted(r.Repaired.More, "run")))
 	}
-	fmt.Fprintf(w, "at LBA       %s\n", strings.Join(where, ", "))
+	fmt.Fprintf(w, "at blocks    %s (counted from 0)\n", strings.Join(where, ", "))
 	if r.Repaired.Worst > 0 {
-		fmt.Fprintf(w, "worst        the worst codeword had lost %d of the %d symbols that can be made good\n", r.Repaired.Worst, r.Repaired.Roots)
+		fmt.Fprintf(w, "worst spot   %d of the %d losses there that the parity can make good\n", r.Repaired.Worst, r.Repaired.Roots)
 	}
 }
 
 // writeBursts shows what can be made good, nil for nothing.
-func writeBursts(w io.Writer, b *bundle.Bursts, imageBlocks int64) {
+func writeBursts(w io.Writer, b *bundle.Bursts, g bundle.Geometry) {
 	if b == nil {
 		fmt.Fprintln(w, "heals        nothing: there is no parity")
 		return
 	}
-	fmt.Fprintln(w, "heals        this many lost blocks in a row, wherever they begin:")
+	fmt.Fprintln(w, "heals        so many lost blocks in a row, wherever in the place they begin:")
 	for _, p := range []struct {
-		place  string
-		blocks int64
+		place       string
+		blocks, all int64
 	}{
-		{"in the data", b.Data}, {"over data and tree", b.DataTree}, {"in the tree", b.Tree},
-		{"over tree and parity", b.TreeParity}, {"in the parity", b.Parity}, {"anywhere", b.Anywhere},
+		{"in the data", b.Data, g.DataBlocks}, {"over data and tree", b.DataTree, 0}, {"in the tree", b.Tree, g.TreeBlocks},
+		{"over tree and parity", b.TreeParity, g.TreeBlocks + g.FECBlocks}, {"in the parity", b.Parity, g.FECBlocks}, {"anywhere", b.Anywhere, 0},
 	} {
-		fmt.Fprintf(w, "             %-20s %s, %s, %.1f %% of the image\n", p.place, counted(p.blocks, "block"), bytesText(p.blocks*bundle.BlockSize), 100*float64(p.blocks)/float64(imageBlocks))
+		place := p.place
+		if p.blocks == p.all {
+			place += " (all of it)"
+		}
+		fmt.Fprintf(w, "             %-32s %s, %s, %.1f %% of the image\n", place, counted(p.blocks, "block"), bytesText(p.blocks*bundle.BlockSize), 100*float64(p.blocks)/float64(g.ImageBlocks()))
 	}
+	fmt.Fprintln(w, "             anywhere: also over any borders, with the seals, the locator and the padding")
 }
 
 func counted(n int64, what string) string {
-	if n == 1 {
+	switch {
+	case n == 1:
 		return "1 " + what
+	case strings.HasSuffix(what, "y"):
+		return fmt.Sprintf("%d %sies", n, strings.TrimSuffix(what, "y"))
 	}
 	return fmt.Sprintf("%d %ss", n, what)
 }
@@ -147,6 +162,9 @@ func (c *repairCmd) run(e *env) (result, error) {
 // checkOutput finds out before long work whether a new file can be made. What is there stays: it may be the only other
 // copy.
 func (c *repairCmd) checkOutput() error {
+	if c.Output == "-" {
+		return usagef("-o -: what was repaired is read again and checked, so that it needs a file: name one")
+	}
 	switch _, err := os.Lstat(c.Output); {
 	case err == nil:
 		return usagef("write %s: it is there already, and a repair overwrites nothing: name a new file", c.Output)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -60,13 +61,16 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			code = int(c)
 		}
 	}()
+	if len(args) > 0 && args[0] == "help" {
+		args = append(slices.Clone(args[1:]), "--help")
+	}
 	var cli grammar
 	parser, err := kong.New(&cli,
 		kong.Name("sallyport"),
 		kong.Description("Carry files across an air gap: seal them, burn them, check them, let them in."),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.Writers(stdout, stderr),
+		kong.Writers(helpWriter{stdout}, stderr),
 		kong.Exit(func(c int) { panic(exit(c)) }),
 		kong.Vars{"version": version()},
 	)
@@ -93,6 +97,17 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return e.finish(commandName(k), res, err)
 }
 
+// helpWriter takes it for no fault when nobody reads help to its end.
+type helpWriter struct{ w io.Writer }
+
+func (h helpWriter) Write(p []byte) (int, error) {
+	n, err := h.w.Write(p)
+	if errors.Is(err, syscall.EPIPE) {
+		return len(p), nil
+	}
+	return n, err
+}
+
 // commandName is the command without its arguments' names, as far as it was understood.
 func commandName(k *kong.Context) string {
 	if k == nil {
@@ -110,6 +125,7 @@ func commandName(k *kong.Context) string {
 type refusal struct {
 	Code   string `json:"code"`
 	Detail string `json:"detail"`
+	Advice string `json:"advice,omitempty"`
 }
 
 // finish prints what came of a command and returns the exit status. It is the only place that decides either.
@@ -150,10 +166,8 @@ func (e *env) message(err error, ref *refusal) string {
 		about = printable(s.subject) + ": "
 	}
 	text := fmt.Sprintf("refused (%s): %s%s", ref.Code, about, ref.Detail)
-	if a, ok := errors.AsType[*adviceError](err); ok {
-		text += "; " + a.advice
-	} else if a := advice[ref.Code]; a != "" {
-		text += "; " + a
+	if ref.Advice != "" {
+		text += "; " + ref.Advice
 	}
 	if u, ok := errors.AsType[*unloggedError](err); ok {
 		text += "; and the refusal could not be logged: " + oneLine(u.log)
@@ -188,7 +202,11 @@ func classify(ctx context.Context, err error) (int, *refusal) {
 	if errors.As(err, &refuser) {
 		code := refuser.RefusalCode()
 		detail := strings.TrimPrefix(oneLine(refuser), code+": ")
-		return exitRefused, &refusal{Code: code, Detail: strings.TrimPrefix(detail, "refused ("+code+"): ")}
+		ref := &refusal{Code: code, Detail: strings.TrimPrefix(detail, "refused ("+code+"): "), Advice: advice[code]}
+		if a, ok := errors.AsType[*adviceError](err); ok {
+			ref.Advice = a.advice
+		}
+		return exitRefused, ref
 	}
 	var usage *usageError
 	switch {
@@ -234,7 +252,10 @@ func (e *env) printJSON(name string, res result, err error, ref *refusal, code i
 		object["error"] = oneLine(err)
 	}
 	if ref != nil {
-		object["refusal"] = ref
+		object["error"], object["refusal"] = ref.Code+": "+ref.Detail, ref
+		if u, ok := errors.AsType[*unloggedError](err); ok {
+			object["error"] = fmt.Sprintf("%s: %s; and the refusal could not be logged: %s", ref.Code, ref.Detail, oneLine(u.log))
+		}
 	}
 	var text bytes.Buffer
 	enc := json.NewEncoder(&text)

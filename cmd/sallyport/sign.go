@@ -17,8 +17,8 @@ import (
 
 type signCmd struct {
 	File         string `arg:"" help:"The bundle image, or a SEAL.json that plan made." type:"path"`
-	Key          string `help:"Your secret key." required:"" xor:"signature" placeholder:"FILE"`
-	Signature    string `help:"A signature made elsewhere, by minisign or gpg, in place of a key. Needs --trust." required:"" xor:"signature" placeholder:"FILE"`
+	Key          string `help:"Your secret key; needed, but with --signature." xor:"signature" placeholder:"FILE"`
+	Signature    string `help:"A signature made elsewhere, by minisign or gpg, in place of a key. Needs --trust." xor:"signature" placeholder:"FILE"`
 	PasswordFile string `help:"Take the key's password from the first line of this file." type:"path" placeholder:"FILE"`
 	Trust        string `help:"Make sure first that this trust root gives you a part in the channel." placeholder:"FILE"`
 	Previous     string `help:"Show the difference to the bundle before: its image, or its MANIFEST.json." placeholder:"FILE"`
@@ -74,11 +74,15 @@ type toSign struct {
 	message []byte
 	entries []bundle.Entry // nil: of a planned seal, nobody here has them
 	signed  map[trust.KeyID]string
-	full    string // why there is no room for another signature, or ""
+	full    string       // why there is no room for another signature, or ""
+	read    func() error // reads all of it and fills entries; nil: there is nothing to read
 	put     func(sig *trust.Signature) error
 }
 
 func (c *signCmd) run(e *env) (result, error) {
+	if c.Key == "" && c.Signature == "" {
+		return nil, usagef("missing flags: --key=FILE or --signature=FILE")
+	}
 	if c.Signature != "" && c.Trust == "" {
 		return nil, usagef("--signature needs --trust: a signature that isn't good would spoil %s", c.File)
 	}
@@ -126,27 +130,40 @@ func (c *signCmd) signImage(e *env) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	bar := e.progress()
-	contents, err := bundle.Check(e.ctx, src.Source, nil, bar.update)
-	bar.end(err)
+	claims, err := bundle.Inspect(e.ctx, src.Source)
 	if err != nil {
 		return nil, about(c.File, err)
 	}
-	sigs, err := contents.Signatures()
+	sigs, err := claims.Signatures()
 	if err != nil {
 		return nil, about(c.File, err)
 	}
 	slot := len(sigs)
-	res := &signResult{signView: &signView{sealResult: &sealResult{Notes: contents.Notes}}, Slot: &slot, checked: signChecked}
-	if mended {
-		res.Notes = append(res.Notes, "an interrupted signing was put right")
-	}
-	t := &toSign{seal: contents.Seal, message: contents.Message, entries: contents.Entries, signed: map[trust.KeyID]string{}}
+	res := &signResult{signView: &signView{sealResult: &sealResult{}}, Slot: &slot, checked: signChecked}
+	t := &toSign{seal: claims.Seal, message: claims.Message, signed: map[trust.KeyID]string{}}
 	for i, s := range sigs {
 		t.signed[s.KeyID()] = fmt.Sprintf("slot %d", i)
 	}
-	if len(sigs) == len(contents.Slots) {
+	if len(sigs) == len(claims.Slots) {
 		t.full = fmt.Sprintf("all %d slots of %s are filled", len(sigs), c.File)
+	}
+	var contents *bundle.Contents
+	t.read = func() error {
+		bar := e.progress()
+		var err error
+		contents, err = bundle.Check(e.ctx, src.Source, nil, bar.update)
+		bar.end(err)
+		if err != nil {
+			return about(c.File, err)
+		}
+		if !bytes.Equal(contents.Message, claims.Message) || !slices.EqualFunc(contents.Slots, claims.Slots, bytes.Equal) {
+			return fmt.Errorf("%s was changed while it was looked at", c.File)
+		}
+		t.entries, res.Notes = contents.Entries, contents.Notes
+		if mended {
+			res.Notes = append(res.Notes, "an interrupted signing was put right")
+		}
+		return nil
 	}
 	t.put = func(sig *trust.Signature) error { return bundle.AddSignature(c.File, contents.Claims, sig.Bytes()) }
 	return c.sign(e, t, res)
@@ -196,21 +213,12 @@ func signatureFile(seal string, sig *trust.Signature) string {
 }
 
 // asks tells whether the signer will be asked.
-func (c *signCmd) asks(e *env) bool { return !c.Yes && !e.json && e.interactive() }
+func (c *signCmd) asks(e *env) bool { return !c.Yes && e.interactive() }
 
-// sign shows, asks, signs.
+// sign finds out who signs before any long work, then looks, shows, asks, signs.
 func (c *signCmd) sign(e *env, t *toSign, res *signResult) (result, error) {
-	if err := c.look(e, t, res); err != nil {
-		return nil, err
-	}
-	if c.asks(e) {
-		if f, ok := e.stderr.(*os.File); ok {
-			res.onScreen(e.stderr, f, res.checked)
-		} else {
-			res.signView.text(e.stderr)
-			fmt.Fprint(e.stderr, res.checked)
-		}
-		res.shown = true
+	if t.full != "" {
+		return nil, &usageError{t.full}
 	}
 	var root *trust.Root
 	if c.Trust != "" {
@@ -224,11 +232,25 @@ func (c *signCmd) sign(e *env, t *toSign, res *signResult) (result, error) {
 		return nil, err
 	}
 	res.KeyID = by.String()
-	if t.full != "" {
-		return nil, &usageError{t.full}
-	}
 	if where, ok := t.signed[by]; ok {
 		return nil, usagef("key %s signed already, in %s", by, where)
+	}
+	if t.read != nil {
+		if err := t.read(); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.look(e, t, res); err != nil {
+		return nil, err
+	}
+	if c.asks(e) {
+		if f, ok := e.stderr.(*os.File); ok {
+			res.onScreen(e.stderr, f, res.checked)
+		} else {
+			res.signView.text(e.stderr)
+			fmt.Fprint(e.stderr, res.checked)
+		}
+		res.shown = true
 	}
 	if res.shown {
 		question := "Sign this? [y/N] "
@@ -310,6 +332,9 @@ func (c *signCmd) reproduce(e *env, t *toSign, res *signResult) ([]bundle.Entry,
 		bar.update(step, done, total)
 	})
 	bar.end(err)
+	if _, ref := classify(e.ctx, err); ref != nil && (ref.Code == "bad-name" || ref.Code == "bad-kind" || ref.Code == "bad-link") && !c.LeaveOut {
+		err = &adviceError{"sallyport scan lists what can't be carried; give --leave-out if prepare had it", err}
+	}
 	return own, about(c.Reproduce, err)
 }
 
@@ -317,11 +342,11 @@ func (c *signCmd) reproduce(e *env, t *toSign, res *signResult) ([]bundle.Entry,
 func (c *signCmd) signer(e *env, t *toSign, root *trust.Root) (trust.KeyID, func() (*trust.Signature, error), error) {
 	if c.Signature != "" {
 		sig, err := bundle.ReadSignature(c.Signature)
-		if err == nil {
-			err = bundle.JudgeSignature(root, t.seal, t.message, c.Signature, sig)
-		}
 		if err != nil {
-			return "", nil, about(c.File, pathError(err))
+			return "", nil, about(c.File, &adviceError{"give a detached signature, as minisign -S or gpg --armor --detach-sign makes it", pathError(err)})
+		}
+		if err := bundle.JudgeSignature(root, t.seal, t.message, c.Signature, sig); err != nil {
+			return "", nil, nothingSigned(c.File, err)
 		}
 		return sig.KeyID(), func() (*trust.Signature, error) { return sig, nil }, nil
 	}
@@ -351,16 +376,25 @@ func (c *signCmd) signer(e *env, t *toSign, root *trust.Root) (trust.KeyID, func
 func (c *signCmd) mayI(root *trust.Root, channel string, key trust.KeyID) error {
 	ch, ok := root.Channel(channel)
 	if !ok {
-		return usagef("%s has no channel %q: nothing was signed", c.Trust, channel)
+		return c.unsigned(trust.CodeUnknownChannel, "%s has no channel %q", c.Trust, channel)
 	}
 	holder, ok := root.HolderOf(key)
 	if !ok {
-		return usagef("%s gives key %s to nobody: nothing was signed", c.Trust, key)
+		return c.unsigned(trust.CodeUnknownSigner, "%s gives key %s to nobody", c.Trust, key)
 	}
 	if !slices.Contains(ch.Preparers.Holders, holder) && !slices.Contains(ch.Approvers.Holders, holder) {
-		return usagef("%s is neither preparer nor approver of channel %s: nothing was signed", holder, channel)
+		return c.unsigned(trust.CodeWrongRole, "%s is neither preparer nor approver of channel %s", holder, channel)
 	}
 	return nil
+}
+
+// unsigned refuses to sign, as the signature would be refused.
+func (c *signCmd) unsigned(code, format string, args ...any) error {
+	return nothingSigned(c.File, &bundle.RefusedError{Code: code, Detail: fmt.Sprintf(format, args...)})
+}
+
+func nothingSigned(file string, err error) error {
+	return about(file, &adviceError{"nothing was signed", err})
 }
 
 const signChecked = "checked      root hash, every file and the directory: all is as the seal says\n"

@@ -49,6 +49,12 @@ func (e *env) interactive() bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+// onTerminal tells whether what goes to standard output comes on a terminal.
+func (e *env) onTerminal() bool {
+	f, ok := e.stdout.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
 // readLine reads a line that somebody types, until the context is done. Without a newline at its end it is what came
 // before the end of the input.
 func (e *env) readLine() (string, error) {

@@ -18,15 +18,15 @@ import (
 
 type trustCmd struct {
 	Init trustInitCmd `cmd:"" help:"Make a trust root with its root holders."`
-	Add  trustAddCmd  `cmd:"" help:"Add to a trust root that nobody has signed yet."`
+	Add  trustAddCmd  `cmd:"" help:"Add to a trust root that nobody has signed yet (a signed one: remove its signatures first)."`
 	Sign trustSignCmd `cmd:"" help:"Sign a trust root."`
 	Show trustShowCmd `cmd:"" help:"Show a trust root and who signed it."`
 }
 
 type trustInitCmd struct {
-	Output    string            `short:"o" default:"trust.json" help:"The file to make." type:"path"`
-	Root      map[string]string `required:"" help:"A root holder and the public key, of minisign or OpenPGP: NAME=FILE. Once for each." placeholder:"NAME=FILE"`
-	Threshold int64             `default:"1" help:"How many of them have to sign."`
+	Output    string   `short:"o" default:"trust.json" help:"The file to make." type:"path"`
+	Root      []string `required:"" sep:"none" help:"A root holder and the public key, of minisign or OpenPGP. Once for each." placeholder:"NAME=FILE"`
+	Threshold int64    `default:"1" help:"How many of them have to sign."`
 }
 
 func (c *trustInitCmd) Help() string {
@@ -45,8 +45,19 @@ func (c *trustInitCmd) run(e *env) (result, error) {
 	}
 	d := trust.NewDocument()
 	var names []string
-	for _, name := range slices.Sorted(maps.Keys(c.Root)) {
-		keys, err := e.readPublic(c.Root[name])
+	files := map[string]string{}
+	for _, root := range c.Root {
+		name, file, ok := strings.Cut(root, "=")
+		switch {
+		case !ok || name == "" || file == "":
+			return nil, usagef("--root %s: give a name and a public key file, as in --root olga=olga.pub", root)
+		case files[name] != "":
+			return nil, usagef("--root %s: %s has a key already; add further ones with sallyport trust add holder", root, name)
+		}
+		files[name] = file
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		keys, err := e.readPublic(files[name])
 		if err != nil {
 			return nil, err
 		}
@@ -78,6 +89,9 @@ func (e *env) readPublic(path string) ([]trust.PublicKey, error) {
 		return nil, err
 	}
 	cert, err := trust.ParseCertificate(data, e.now())
+	if _, secretErr := trust.ParseSecretKey(data); err != nil && (secretErr == nil || errors.Is(secretErr, trust.ErrNeedsPassword)) {
+		return nil, usagef("%s: it is a secret key, and a public one is wanted: name the .pub file, or what gpg --export gives", path)
+	}
 	if err != nil {
 		return nil, usagef("%s: %v", path, err)
 	}
@@ -85,6 +99,11 @@ func (e *env) readPublic(path string) ([]trust.PublicKey, error) {
 		fmt.Fprintf(e.stderr, "%s: not taken: %s\n", path, why)
 	}
 	return cert.Keys, nil
+}
+
+func (c *trustCmd) Help() string {
+	return `A trust root that is signed never changes under its signatures. To change one: copy it without them, make the
+changes with trust add, have the root holders sign the copy, and bring it to every station in place of the old one.`
 }
 
 type trustAddCmd struct {
@@ -104,7 +123,9 @@ func (c *addHolderCmd) Help() string {
 it with its owner's. The certificate is judged now and never again: to give up a key that was
 revoked or has expired since, make a new trust root.
 
-Example: sallyport trust add holder alice alice.asc     what gpg --armor --export alice gives`
+Examples, the second with what gpg --armor --export bob gives:
+  sallyport trust add holder alice alice.pub
+  sallyport trust add holder bob bob.asc`
 }
 
 func (c *addHolderCmd) run(e *env) (result, error) {
@@ -133,6 +154,9 @@ func (c *addStationCmd) run(e *env) (result, error) {
 		keys, err := e.readPublic(c.Key)
 		if err != nil {
 			return err
+		}
+		if keys[0].Type() == trust.TypeOpenPGP {
+			return usagef("%s: a station's key must be one of minisign, as sallyport key generate --no-password makes it", c.Key)
 		}
 		return d.AddStation(c.Name, c.Group, keys[0])
 	})
@@ -227,9 +251,9 @@ func editTrust(path string, edit func(*trust.Document) error) (result, error) {
 
 type trustSignCmd struct {
 	File         string `arg:"" help:"The trust root." type:"path"`
-	Key          string `xor:"by" required:"" help:"A root holder's secret key, of minisign or OpenPGP." placeholder:"FILE"`
+	Key          string `xor:"by" help:"A root holder's secret key, of minisign or OpenPGP; needed, but with --signature." placeholder:"FILE"`
 	PasswordFile string `help:"Take its password from the first line of this file." type:"path" placeholder:"FILE"`
-	Signature    string `xor:"by" required:"" help:"Instead: a detached signature of the file, made elsewhere by minisign, gpg or a smart card." placeholder:"FILE"`
+	Signature    string `xor:"by" help:"Instead: a detached signature of the file, made elsewhere by minisign, gpg or a smart card." placeholder:"FILE"`
 }
 
 func (c *trustSignCmd) Help() string {
@@ -239,6 +263,9 @@ func (c *trustSignCmd) Help() string {
 }
 
 func (c *trustSignCmd) run(e *env) (result, error) {
+	if c.Key == "" && c.Signature == "" {
+		return nil, usagef("missing flags: --key=FILE or --signature=FILE")
+	}
 	data, err := readSmall(c.File)
 	if err != nil {
 		return nil, err
@@ -280,7 +307,7 @@ func (c *trustSignCmd) sign(e *env, data []byte) (*trust.Signature, error) {
 		}
 		sig, err := trust.Canonical(loose)
 		if err != nil {
-			return nil, usagef("%s: %v", c.Signature, err)
+			return nil, usagef("%s: %v: give a detached signature, as minisign -S or gpg --armor --detach-sign makes it", c.Signature, err)
 		}
 		return trust.ParseSignature(sig)
 	}

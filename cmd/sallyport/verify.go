@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"sallyport/bundle"
 	"sallyport/bundle/trust"
@@ -10,8 +11,8 @@ import (
 )
 
 type inspectCmd struct {
-	Source string `arg:"" help:"An image file, a device, or sim:DIR."`
-	Seal   string `help:"Write the 8,192 bytes that are signed to this file, to sign them elsewhere." type:"path" placeholder:"SEAL.json"`
+	Source string `arg:"" help:"An image file, a device, sim:DIR, or a SEAL.json."`
+	Seal   string `help:"Write the 8,192 bytes that are signed to this file, to sign them elsewhere; - for standard output." type:"path" placeholder:"SEAL.json"`
 }
 
 func (c *inspectCmd) Help() string {
@@ -19,35 +20,67 @@ func (c *inspectCmd) Help() string {
 
 Examples:
   sallyport inspect bundle.iso
-  sallyport inspect bundle.iso --seal SEAL.json`
+  sallyport inspect bundle.iso --seal SEAL.json
+  sallyport inspect SEAL.json`
 }
 
 type inspectResult struct {
 	*sealResult
-	Slots []string `json:"slots"`
+	Slots []string `json:"slots"` // of the filled slots, and empty ones before these
 	File  string   `json:"seal_file,omitempty"`
 	// Bursts is how many blocks in a row may be lost; absent without parity.
 	Bursts *bundle.Bursts `json:"bursts,omitempty"`
 	repairedResult
+
+	geometry bundle.Geometry
+	planned  bool // it is a seal without an image
 }
 
 func (r *inspectResult) text(w io.Writer) {
 	fmt.Fprintln(w, "CLAIMS ONLY: no signature was checked; use sallyport verify before you believe any of this")
 	r.sealResult.text(w)
-	for i, s := range r.Slots {
-		fmt.Fprintf(w, "slot %d       claims key %s\n", i, s)
+	if r.planned {
+		fmt.Fprintf(w, "image        none yet: this is the seal of one of %s\n", bytesText(r.Bytes))
 	}
-	if len(r.Slots) == 0 {
+	for i, s := range r.Slots {
+		if r.planned {
+			fmt.Fprintf(w, "beside it    %s\n", claimed(s))
+		} else {
+			fmt.Fprintf(w, "slot %d       %s\n", i, claimed(s))
+		}
+	}
+	switch {
+	case len(r.Slots) > 0:
+	case r.planned:
+		fmt.Fprintln(w, "beside it    no signature: nobody signed")
+	default:
 		fmt.Fprintln(w, "slots        all empty: nobody signed")
 	}
-	r.repairedResult.text(w)
-	writeBursts(w, r.Bursts, r.Seal.ImageBlocks)
+	r.repairedResult.show(w, "would be repaired")
+	if !r.planned {
+		writeBursts(w, r.Bursts, r.geometry)
+	}
 	if r.File != "" {
 		fmt.Fprintf(w, "seal         %s; look at the image with sallyport sign before you use a signature of it\n", printable(r.File))
 	}
 }
 
 func (c *inspectCmd) run(e *env) (result, error) {
+	if c.Seal == "-" {
+		switch {
+		case e.json:
+			return nil, usagef("--seal - writes the seal to standard output, where --json would go")
+		case e.onTerminal():
+			return nil, usagef("--seal - writes the seal to standard output, which is a terminal: redirect it")
+		}
+	}
+	if !strings.HasPrefix(c.Source, "sim:") {
+		if planned, err := isPlanned(c.Source); err != nil {
+			return nil, err
+		} else if planned {
+			return c.inspectPlanned()
+		}
+	}
 	src, err := e.openSource(c.Source)
 	if err != nil {
 		return nil, err
@@ -57,27 +90,88 @@ func (c *inspectCmd) run(e *env) (result, error) {
 	if err != nil {
 		return nil, about(c.Source, err)
 	}
-	res := &inspectResult{sealResult: &sealResult{Notes: claims.Notes}, repairedResult: repairedOf(claims.Repaired())}
+	res := &inspectResult{sealResult: &sealResult{Notes: claims.Notes}, Slots: []string{}, repairedResult: repairedOf(claims.Repaired()), geometry: claims.Geometry}
 	if b := claims.Geometry.Bursts(); b != (bundle.Bursts{}) {
 		res.Bursts = &b
 	}
 	if err := res.describe(claims.Seal, nil); err != nil {
 		return nil, err
 	}
-	sigs, err := claims.Signatures()
-	if err != nil {
+	res.Slots = slotTexts(claims.Slots)
+	if _, err := claims.Signatures(); err != nil {
 		return res, about(c.Source, err)
 	}
-	if c.Seal != "" {
+	switch {
+	case c.Seal == "-":
+		if _, err := e.stdout.Write(claims.Message); err != nil {
+			return nil, fmt.Errorf("write the seal: %w", err)
+		}
+		res.text(e.stderr)
+		return nil, nil
+	case c.Seal != "":
 		if err := newSealFile(c.Seal, claims.Message); err != nil {
 			return nil, err
 		}
 		res.File = c.Seal
 	}
-	for _, s := range sigs {
-		res.Slots = append(res.Slots, fmt.Sprintf("%s, comment %q", s.KeyID(), s.Comment()))
-	}
 	return res, nil
+}
+
+// inspectPlanned shows a seal that was planned, and what lies beside it.
+func (c *inspectCmd) inspectPlanned() (result, error) {
+	if c.Seal != "" {
+		return nil, usagef("%s is a seal itself: --seal is for images", c.Source)
+	}
+	planned, err := readPlanned(c.Source)
+	if err != nil {
+		return nil, err
+	}
+	res := &inspectResult{sealResult: &sealResult{}, Slots: []string{}, planned: true}
+	for _, s := range planned.Signatures {
+		res.Slots = append(res.Slots, signatureText(s.Signature)+", in "+printable(s.File))
+	}
+	return res, res.describe(planned.Seal, nil)
+}
+
+// slotTexts tells of each slot what can be read of it, as far as anything is in them.
+func slotTexts(slots [][]byte) []string {
+	texts := []string{}
+	for i, slot := range slots {
+		var text string
+		switch sig, err := trust.ParseSlot(slot); {
+		case err != nil:
+			text = damagedSlot + oneLine(err)
+		case sig != nil:
+			text = signatureText(sig)
+		default:
+			continue
+		}
+		for len(texts) < i {
+			texts = append(texts, emptySlot)
+		}
+		texts = append(texts, text)
+	}
+	return texts
+}
+
+const (
+	damagedSlot = "DAMAGED: "
+	emptySlot   = "empty"
+)
+
+// claimed shows what slotTexts tells of a slot.
+func claimed(text string) string {
+	if text == emptySlot || strings.HasPrefix(text, damagedSlot) {
+		return text
+	}
+	return "claims key " + text
+}
+
+func signatureText(sig *trust.Signature) string {
+	if sig.Comment() == "" { // OpenPGP has none
+		return sig.KeyID().String()
+	}
+	return fmt.Sprintf("%s, comment %q", sig.KeyID(), sig.Comment())
 }
 
 type verifyCmd struct {
