@@ -34,6 +34,13 @@ const listen = "sleep 600 >/dev/null 2>&1 & wait\n"
 
 func echo(lines ...string) string { return "cat <<'END'\n" + strings.Join(lines, "\n") + "\nEND\n" }
 
+// soon is a context for runs that have to end by themselves.
+func soon(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 var (
 	one = target{"m/a", "./a", "FuzzOne"}
 	two = target{"m/b", "./b", "FuzzTwo"}
@@ -47,7 +54,7 @@ func TestRunQuiet(t *testing.T) {
 	var out bytes.Buffer
 	r := newRunner(t, echo(said(0, 1, 1, 1, 1)...)+listen, &out)
 	r.workers = 1
-	if err := r.run(t.Context(), []target{one, two}); err != nil {
+	if err := r.run(soon(t), []target{one, two}); err != nil {
 		t.Fatal(err)
 	}
 	want := `a.FuzzOne: 6s, 60 executions, 10 interesting, 1 of them new, quiet for 0s of 9s
@@ -87,7 +94,7 @@ func TestRunFailures(t *testing.T) {
 			var out bytes.Buffer
 			r := newRunner(t, test.script, &out)
 			r.still = 6 * time.Second
-			err := r.run(t.Context(), []target{one})
+			err := r.run(soon(t), []target{one})
 			var f *failure
 			if !errors.As(err, &f) || f.target != one || f.detail != test.detail || !strings.Contains(f.command, test.command) {
 				t.Fatalf("%v", err)
@@ -103,7 +110,7 @@ func TestRunFailures(t *testing.T) {
 	t.Run("unknown", func(t *testing.T) {
 		var out bytes.Buffer
 		r := newRunner(t, echo("fuzz: elapsed: 3s, having fun")+listen, &out)
-		if err := r.run(t.Context(), []target{one}); err == nil || !strings.Contains(err.Error(), `"fuzz: elapsed: 3s, having fun"`) {
+		if err := r.run(soon(t), []target{one}); err == nil || !strings.Contains(err.Error(), `"fuzz: elapsed: 3s, having fun"`) {
 			t.Fatal(err)
 		}
 	})
@@ -116,7 +123,7 @@ func TestRunStopsOthers(t *testing.T) {
 echo '    go test -run=FuzzOne/0123abcd'; exit 1; fi; touch "$TMPDIR/$target"; touch "$TMPDIR/two"
 `+listen, &out)
 	three := target{"m/c", "./c", "FuzzThree"}
-	err := r.run(t.Context(), []target{one, two, three})
+	err := r.run(soon(t), []target{one, two, three})
 	var f *failure
 	if !errors.As(err, &f) || f.target != one {
 		t.Fatal(err)
