@@ -49,7 +49,7 @@ var healImages = sync.OnceValue(func() [2]healImage {
 })
 
 // hurtBy carries out a program of six bytes for each change: what, where in two bytes, how many blocks, and two for
-// what is put there. It returns the image as a drive would read it, the blocks that aren't what they were.
+// what is put there. It returns the image as a drive would read it, and the blocks that aren't what they were.
 func hurtBy(original, foreign []byte, program []byte) (h *hurtImage, hit []blockRange) {
 	h = &hurtImage{img: bytes.Clone(original)}
 	blocks := int64(len(original)) / BlockSize

@@ -123,8 +123,8 @@ func TestCrash(t *testing.T) {
 // With the real go command: what asks for more memory than there may be fails.
 func TestMemory(t *testing.T) {
 	var out bytes.Buffer
-	r := runner{goTool: "go", workers: 1, quiet: 10 * time.Second, still: time.Minute, every: time.Minute, memory: 4096, out: &out,
-		root: module(t, map[string]string{"go.mod": "module house\n\ngo 1.26\n", "gate/gate_test.go": strings.Replace(gate, `panic("open")`, "return len(make([]byte, 5<<30))", 1)})}
+	r := runner{goTool: "go", workers: 1, quiet: 10 * time.Second, still: time.Minute, every: time.Minute, memory: 2048, out: &out,
+		root: module(t, map[string]string{"go.mod": "module house\n\ngo 1.26\n", "gate/gate_test.go": strings.Replace(gate, `panic("open")`, "return len(make([]byte, 2<<30))", 1)})}
 	err := do(t.Context(), &out, r, "FuzzOpen", false, false)
 	var f *failure
 	if !errors.As(err, &f) || !strings.HasPrefix(f.detail, "fails with the input ") {
