@@ -103,7 +103,8 @@ func (r *reading) mend(ctx context.Context, cause error) error {
 		}
 		r.over, r.src.ReaderAt = over, over
 	}
-	report, err := mendAreas(ctx, c, r.over, r.opt.Progress)
+	// What is wrong with the parity harms nobody here, and making it anew takes another pass over all the data.
+	report, err := mendAreas(ctx, c, r.over, true, r.opt.Progress)
 	if err != nil {
 		return beyondRepair(g, err, cause)
 	}
@@ -120,9 +121,9 @@ func (c *Claims) mendedRun(first, end int64) {
 	c.mended.add(first, end)
 }
 
-// mendAreas repairs data, tree and parity in the overlay. That the seal's digest of the parity was wrong from the
+// mendAreas repairs data and tree in the overlay, and unless it is kept the parity. That the seal's digest of the parity was wrong from the
 // beginning harms neither data nor tree: whoever reads the parity finds out.
-func mendAreas(ctx context.Context, c *Claims, over *overlay, progress Progress) (*verity.RepairReport, error) {
+func mendAreas(ctx context.Context, c *Claims, over *overlay, keepParity bool, progress Progress) (*verity.RepairReport, error) {
 	g := c.Geometry
 	root, err := parseDigest(c.Seal.Verity.Root)
 	if err != nil {
@@ -142,15 +143,12 @@ func mendAreas(ctx context.Context, c *Claims, over *overlay, progress Progress)
 	}
 	report, err := verity.Repair(ctx, verity.Protected{
 		Params: c.Seal.identity().verityParams(g.DataBlocks), Root: root, Roots: g.Roots, ParitySum: [32]byte(sum),
-		Data: over.area(0, g.DataBlocks), Tree: over.area(g.Tree(), g.TreeBlocks), FEC: over.area(g.FEC(), g.FECBlocks),
+		Data: over.area(0, g.DataBlocks), Tree: over.area(g.Tree(), g.TreeBlocks), FEC: over.area(g.FEC(), g.FECBlocks), KeepParity: keepParity,
 	}, tell)
 	if cause := context.Cause(ctx); errors.Is(cause, errLostSource) {
 		return nil, fmt.Errorf("repair: %w", cause)
 	}
 	if errors.Is(err, verity.ErrParitySum) {
-		if report == nil {
-			report = &verity.RepairReport{}
-		}
 		return report, nil
 	}
 	return report, err

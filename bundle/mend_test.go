@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -450,3 +452,44 @@ func TestWrongParitySum(t *testing.T) {
 }
 
 var _ verity.Area = overlayArea{}
+
+// TestMendKeepsParity: whoever wants the payload mends no parity, and is told that it is damaged; Repair mends it.
+func TestMendKeepsParity(t *testing.T) {
+	img := signed(t, tall(600), withRoots(24))
+	g := geometryOf(t, img)
+	h := hurt(img, "garbage", one(99), blockRange{g.SealB() - 2, g.SealB()}) // of two columns
+	v, err := verify(h.file(), VerifyOptions{})
+	must(t, err)
+	if r := v.Repaired(); r.Data != 1 || r.Parity != 0 || len(v.Notes()) != 1 || !strings.HasPrefix(v.Notes()[0], "parity-damaged: ") {
+		t.Errorf("%+v was repaired, notes %q", r, v.Notes())
+	}
+	_, rep, err := repairedImage(h.file())
+	if err != nil || rep.Parity != 2 {
+		t.Errorf("repaired %+v, %v", rep, err)
+	}
+}
+
+// TestRepairReplacesNothing: what has come to be at the path while the image was made stays.
+func TestRepairReplacesNothing(t *testing.T) {
+	img := signed(t, tall(300), withRoots(24))
+	path := t.TempDir() + "/out"
+	_, err := Repair(t.Context(), fileSource(img), path, RepairOptions{Judge: func(*Claims) error {
+		return os.WriteFile(path, []byte("mine"), 0o644)
+	}})
+	if got, _ := os.ReadFile(path); !errors.Is(err, fs.ErrExist) || string(got) != "mine" {
+		t.Errorf("%v, and there is %q", err, got)
+	}
+	// The same where a file must have a name from the beginning.
+	for _, keep := range []bool{true, false} {
+		out := &image{path: path, keep: keep}
+		out.dir, err = os.Open(filepath.Dir(path))
+		must(t, err)
+		must(t, out.openNamed())
+		err = out.commit()
+		out.discard()
+		if got, _ := os.ReadFile(path); errors.Is(err, fs.ErrExist) != keep || (string(got) == "mine") != keep {
+			t.Errorf("named, keep %v: %v, and there is %q", keep, err, got)
+		}
+	}
+	wantNames(t, filepath.Dir(path), "out")
+}

@@ -23,6 +23,7 @@ type image struct {
 	name   string   // of file while it is being made; empty where it has none, and goes with the process
 	direct *os.File // the same file, O_DIRECT; nil where the file system refuses that
 	done   bool
+	keep   bool // what is at path when it gets its name stays, and is an error
 
 	buffered atomic.Bool // direct turned out not to work
 }
@@ -147,12 +148,15 @@ func (img *image) commit() error {
 	return nil
 }
 
-// giveName puts the file in its place, and what was there out of it, in one step. A link can't replace anything: a
-// file without a name then gets a hidden one first.
+// giveName puts the file in its place, and what was there out of it unless that is to be kept, in one step. A link
+// can't replace anything: a file without a name then gets a hidden one first.
 func (img *image) giveName() error {
-	if img.name == "" {
+	switch {
+	case img.name != "" && img.keep:
+		return img.renameNew()
+	case img.name == "":
 		err := img.link(img.path)
-		if !errors.Is(err, fs.ErrExist) {
+		if img.keep || !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 		hidden := img.hiddenName()
@@ -162,6 +166,21 @@ func (img *image) giveName() error {
 		img.name = hidden
 	}
 	return os.Rename(img.name, img.path)
+}
+
+// renameNew gives a file that has a hidden name the one that it is for, which nothing may have. It is a link first
+// where the file system can't do that in one step.
+func (img *image) renameNew() error {
+	err := unix.Renameat2(unix.AT_FDCWD, img.name, unix.AT_FDCWD, img.path, unix.RENAME_NOREPLACE)
+	if err == unix.EINVAL || err == unix.ENOSYS {
+		if err = unix.Link(img.name, img.path); err == nil {
+			err = os.Remove(img.name)
+		}
+	}
+	if err != nil {
+		return &os.LinkError{Op: "rename", Old: img.name, New: img.path, Err: err}
+	}
+	return nil
 }
 
 func (img *image) link(name string) error {

@@ -21,6 +21,8 @@ type Planned struct {
 	Seal       *Seal
 	Message    []byte             // the 8,192 bytes of the file, which are signed
 	Signatures []PlannedSignature // in order of key id, each key once
+
+	path string
 }
 
 // PlannedSignature is a signature in a file beside a planned seal. It says nothing until it is verified.
@@ -30,7 +32,8 @@ type PlannedSignature struct {
 }
 
 // ReadPlanned reads the seal at path, and the signatures in the files beside it that are named as it is, then,
-// if so wanted, a dot and some name, then .minisig, .asc or .sig: as stock tools make them. The seal must be the
+// if so wanted, a dot and some part without a dot, then .minisig, .asc or .sig: as stock tools make them; but not
+// those of a file that is named as the seal, the dot and the part are. The seal must be the
 // 8,192 bytes that are signed. Refusals: those of [ParseSeal]; bad-slot for a signature that has no place in a
 // slot. An error that has no code means that something could not be read.
 func ReadPlanned(path string) (*Planned, error) {
@@ -38,7 +41,7 @@ func ReadPlanned(path string) (*Planned, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Planned{Message: data}
+	p := &Planned{Message: data, path: path}
 	if p.Seal, err = ParseSeal(data); err != nil {
 		return nil, err
 	}
@@ -161,7 +164,13 @@ func signaturesBeside(path string) ([]string, error) {
 	for {
 		entries, err := dir.ReadDir(256)
 		for _, e := range entries {
-			if rest, ok := strings.CutPrefix(e.Name(), filepath.Base(path)+"."); !ok || !isSignatureSuffix(rest) {
+			rest, ok := strings.CutPrefix(e.Name(), filepath.Base(path)+".")
+			part, ok2 := signatureOf(rest)
+			if !ok || !ok2 {
+				continue
+			}
+			// SEAL.json.next.minisig belongs to SEAL.json.next.
+			if _, err := os.Lstat(path + "." + part); part != "" && err == nil {
 				continue
 			}
 			if len(files) == slotCount {
@@ -179,12 +188,31 @@ func signaturesBeside(path string) ([]string, error) {
 	}
 }
 
-func isSignatureSuffix(rest string) bool {
-	switch rest[strings.LastIndexByte(rest, '.')+1:] {
-	case "minisig", "asc", "sig":
-		return true
+// signatureOf tells whether what follows a seal's name and a dot names a signature of it: one of the suffixes, or some
+// part without a dot and a suffix.
+func signatureOf(rest string) (part string, ok bool) {
+	dot := strings.LastIndexByte(rest, '.')
+	if dot >= 0 {
+		part = rest[:dot]
 	}
-	return false
+	switch rest[dot+1:] {
+	case "minisig", "asc", "sig":
+		return part, dot != 0 && !strings.Contains(part, ".")
+	}
+	return "", false
+}
+
+// Unsure returns the file of the first signature that only its name gives to this seal: it has a part that isn't the
+// signature's key id. Without a trust root nobody can tell whether it is one of another seal. "" when there is none.
+func (p *Planned) Unsure() string {
+	for _, s := range p.Signatures {
+		for _, suffix := range []string{".minisig", ".asc", ".sig"} {
+			if name, ok := strings.CutSuffix(s.File, suffix); ok && name != p.path && name != p.path+"."+s.KeyID().String() {
+				return s.File
+			}
+		}
+	}
+	return ""
 }
 
 // readRegular reads a regular file of at most limit bytes; one that is longer gives one byte more. It doesn't wait

@@ -28,7 +28,12 @@ func TestReadPlanned(t *testing.T) {
 	stock := bytes.Replace(alice, []byte("signature from minisign secret key"), []byte("made by hand"), 1)
 	write("SEAL.json.minisig", stock)
 	write("SEAL.json.bob.minisig", signature(t, "bob", message))
-	write("SEAL.json.x.y.minisig", signature(t, "carol", message))
+	write("SEAL.json.x.minisig", signature(t, "carol", message))
+	// Another seal beside it, whose signatures are not this one's.
+	write("SEAL.json.next", message)
+	write("SEAL.json.next.minisig", signature(t, "erin", message))
+	write("SEAL.json.next.0123456789ABCDEF.minisig", signature(t, "mallory", message))
+	write("SEAL.json..minisig", signature(t, "mallory", message))
 	for _, name := range []string{"SEAL.json.bak", "SEAL.jsonx.minisig", "OTHER.json.minisig", "SEAL.json~", "SEAL.json.minisig~", "minisig"} {
 		write(name, []byte("something else"))
 	}
@@ -48,11 +53,21 @@ func TestReadPlanned(t *testing.T) {
 			t.Errorf("not in canonical form: %q", s.Bytes())
 		}
 	}
+	if got := p.Unsure(); got != path+".bob.minisig" && got != path+".x.minisig" {
+		t.Errorf("unsure of %q", got)
+	}
+	sure := filepath.Join(t.TempDir(), "SEAL.json")
+	must(t, os.WriteFile(sure, message, 0o644))
+	must(t, os.WriteFile(sure+".minisig", stock, 0o644))
+	must(t, os.WriteFile(sure+"."+secretKey("bob").Public().KeyID().String()+".minisig", signature(t, "bob", message), 0o644))
+	if p, err := ReadPlanned(sure); err != nil || len(p.Signatures) != 2 || p.Unsure() != "" {
+		t.Errorf("%+v, %v, unsure of %q", p, err, p.Unsure())
+	}
 	missing, err := p.Authorize(testRoot())
 	if missing != "" || err != nil {
 		t.Errorf("missing %q, %v", missing, err)
 	}
-	must(t, os.Remove(filepath.Join(dir, "SEAL.json.x.y.minisig")))
+	must(t, os.Remove(filepath.Join(dir, "SEAL.json.x.minisig")))
 	p, err = ReadPlanned(path)
 	must(t, err)
 	if missing, err = p.Authorize(testRoot()); !strings.Contains(missing, "2 approvers needed, 1 signed: bob; missing 1 of carol") || err != nil {

@@ -19,7 +19,8 @@ type RepairOptions struct {
 
 // Repair writes the image that a bundle was made as, byte for byte, to a file at path: data, tree and parity are
 // repaired, everything else derives from the seal. Each block of src is read once, and before that all of it once
-// more when block 0 is no help. The file is checked as [Check] does, and appears under its name when it is complete and synced; until then, and after an error, nothing changes.
+// more when block 0 is no help. The file is checked as [Check] does, and appears under its name when it is complete and synced; until then, and after an error, nothing changes. What is at
+// path by then is an error (fs.ErrExist), and stays.
 // src may be shorter than the image (what is missing is lost) or longer. It returns what had to be repaired, nil
 // when nothing was damaged.
 //
@@ -45,6 +46,7 @@ func Repair(ctx context.Context, src Source, path string, opt RepairOptions) (_ 
 	if err != nil {
 		return nil, err
 	}
+	out.keep = true
 	defer func() {
 		if err != nil {
 			out.discard()
@@ -108,7 +110,7 @@ func (r *reading) restore(ctx context.Context) error {
 		return err
 	}
 	if r.mends() {
-		report, err := mendAreas(ctx, c, r.over, r.opt.Progress)
+		report, err := mendAreas(ctx, c, r.over, false, r.opt.Progress)
 		if err != nil {
 			return beyondRepair(g, err, nil)
 		}

@@ -146,5 +146,6 @@ func TestSearchUnreadable(t *testing.T) {
 		if err := search(); !errors.Is(err, errStopped) || reads.Load() > after+2 {
 			t.Errorf("%s: cancelled at read %d, %d were made: %v", name, after, reads.Load(), err)
 		}
+		cancel(nil)
 	}
 }

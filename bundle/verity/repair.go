@@ -26,6 +26,9 @@ type Protected struct {
 	Data      Area             // Params.DataBlocks blocks
 	Tree      Area             // the tree without superblock, [TreeBlocks] blocks
 	FEC       Area             // the parity, [FECBlocks] blocks
+	// KeepParity leaves damaged parity as it is: it is used, but neither
+	// mended nor compared with ParitySum.
+	KeepParity bool
 }
 
 // RepairReport says what [Repair] did. Blocks count as repaired when they were
@@ -82,7 +85,8 @@ var ErrParitySum = errors.New("repair parity: the sha-256 of the parity made fro
 // many blocks of that are done.
 //
 // When it returns, with whatever error, the areas are idle. Errors:
-// [*UnrepairableError]; [ErrParitySum]; what an area's WriteAt says; the cause
+// [*UnrepairableError]; [ErrParitySum], with a report, when data and tree are
+// good and only the parity isn't; what an area's WriteAt says; the cause
 // when ctx is cancelled; or p isn't valid. After an error the areas may be
 // mended in part, and blocks that nothing vouches for may have changed. A read
 // that fails isn't an error, it is damage.
@@ -91,7 +95,9 @@ func Repair(ctx context.Context, p Protected, progress func(step string, done, t
 	if err != nil {
 		return nil, err
 	}
-	if err := r.run(); err != nil {
+	if err := r.run(); errors.Is(err, ErrParitySum) {
+		return &r.report, err
+	} else if err != nil {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("repair: %w", context.Cause(ctx))
 		}
@@ -200,6 +206,9 @@ func (r *repairer) run() error {
 	for range maxAttempts {
 		if r.lost.count+r.open.count == 0 {
 			r.setWorst()
+			if r.p.KeepParity {
+				return nil
+			}
 			return r.mendParity()
 		}
 		progress, err := r.attempt()

@@ -86,8 +86,18 @@ func TestRepairParitySum(t *testing.T) {
 	d := makeOriginal(t, 300, 4, "").disc()
 	p := d.protected()
 	p.ParitySum[3] ^= 1
-	if _, err := Repair(t.Context(), p, nil); !errors.Is(err, ErrParitySum) {
-		t.Errorf("error is %v", err)
+	clear(d.data.b[7*BlockSize : 8*BlockSize])
+	if report, err := Repair(t.Context(), p, nil); !errors.Is(err, ErrParitySum) || report == nil || report.Data != 1 {
+		t.Errorf("error is %v with %+v", err, report)
+	}
+	clear(d.data.b[7*BlockSize : 8*BlockSize])
+	p.KeepParity = true
+	if report, err := Repair(t.Context(), p, func(step string, _, _ int64) {
+		if step == "parity" {
+			t.Error("parity was made anew")
+		}
+	}); err != nil || report.Data != 1 || report.Parity != 0 {
+		t.Errorf("parity kept: %+v, %v", report, err)
 	}
 	for _, roots := range []int{-1, 0, 1, 25} {
 		p := d.protected()
