@@ -57,21 +57,21 @@ func eitherSeal(a, b *sealCopy) (seal []byte, note string, err error) {
 }
 
 // healSeal makes one seal of two damaged copies: SEAL.json as a unit, each slot by itself. Where both copies are
-// well-formed and differ, somebody changed one of them on purpose, and nothing is made of them.
-func (c *Claims) healSeal(src Source, a, b *sealCopy) ([]byte, bool) {
+// well-formed and differ, somebody changed one of them on purpose, and nothing is made of them: an error then names the
+// slot; without a seal and an error nothing can be made of SEAL.json.
+func (c *Claims) healSeal(src Source, a, b *sealCopy) (seal []byte, err error) {
 	a.blocks(src)
 	b.blocks(src)
 	seal, ok := c.healMessage(a, b)
 	if !ok {
-		return nil, false
+		return nil, nil
 	}
-	for i := sealJSONBlocks; i < sealBlocks; i++ {
-		slot, ok := healSlot(a, b, i)
-		if !ok {
-			return nil, false
-		}
-		seal = append(seal, slot...)
+	rest, undecided := slots(seal, a, b)
+	if undecided >= 0 {
+		lba := int64(sealJSONBlocks + undecided)
+		return nil, refuse("seal-copies-differ", "which of the two copies of slot %d (LBA %d and %d) is the one that was signed can't be told", undecided, a.lba+lba, b.lba+lba)
 	}
+	seal = append(seal, rest...)
 	for i := range sealBlocks {
 		for _, s := range []*sealCopy{a, b} {
 			if s.bad[i] != nil || !bytes.Equal(s.block(i), seal[i*BlockSize:][:BlockSize]) {
@@ -79,7 +79,7 @@ func (c *Claims) healSeal(src Source, a, b *sealCopy) ([]byte, bool) {
 			}
 		}
 	}
-	return seal, true
+	return seal, nil
 }
 
 // healMessage finds the one SEAL.json that the eight blocks of both copies give: the whole copies first, then each
@@ -142,6 +142,40 @@ func healSlot(a, b *sealCopy, i int) ([]byte, bool) {
 		return b.block(i), true
 	}
 	return nil, false
+}
+
+// slots is what the eight slots of both copies give. Where a slot is well-formed in both and differs, and one copy is
+// damaged elsewhere while the other one is whole, that is the one. -1, or the slot that can't be decided.
+func slots(message []byte, a, b *sealCopy) (slots []byte, undecided int) {
+	for i := sealJSONBlocks; i < sealBlocks; i++ {
+		slot, ok := healSlot(a, b, i)
+		if !ok {
+			switch wholeA, wholeB := a.whole(message), b.whole(message); {
+			case wholeA && !wholeB:
+				return a.bytes[sealJSONBytes:], -1
+			case wholeB && !wholeA:
+				return b.bytes[sealJSONBytes:], -1
+			}
+			return nil, i - sealJSONBlocks
+		}
+		slots = append(slots, slot...)
+	}
+	return slots, -1
+}
+
+// whole tells whether all of the copy could be read and is well-formed, with this message.
+func (s *sealCopy) whole(message []byte) bool {
+	for i := range sealBlocks {
+		if s.bad[i] != nil {
+			return false
+		}
+		if i >= sealJSONBlocks {
+			if _, err := trust.ParseSlot(s.block(i)); err != nil {
+				return false
+			}
+		}
+	}
+	return bytes.Equal(s.bytes[:sealJSONBytes], message)
 }
 
 // healed notes that a block was made good.

@@ -35,7 +35,11 @@ type reading struct {
 
 	over    *overlay // before the source since it was found damaged; nil before
 	repairs int      // how often data and tree were mended
-	worst   int      // symbols that the worst codeword had lost
+	// restoring says that the whole image is written: what can't be read is made, and counted, also where no reader
+	// needs it.
+	restoring bool
+
+	worst int // symbols that the worst codeword had lost
 }
 
 func (r *reading) run(ctx context.Context) (err error) {
@@ -378,7 +382,7 @@ func (r *reading) locatorCopy() error {
 	switch {
 	case r.src.lost(err):
 		return err
-	case err != nil && r.mends(), err == nil && i < BlockSize && r.mends():
+	case err != nil && (r.mends() || r.restoring && r.src.Medium), err == nil && i < BlockSize && r.mends():
 		r.claims.healed(g.LocatorCopy(), err != nil)
 	case err != nil && !r.src.Medium:
 		return err
@@ -437,8 +441,8 @@ func (r *reading) zeroBlocks(ctx context.Context, first, end int64, code string,
 			case err == nil:
 			case errors.As(err, &refused) || context.Cause(ctx) != nil || r.src.lost(err):
 				return err
-			case !r.src.Medium:
-				healed(one, true)
+			case !r.src.Medium || r.restoring:
+				r.claims.healed(one, true)
 			default:
 				if unreadable++; unreadable > maxUnreadable {
 					return refuse(code, "from LBA %d on more than %d blocks can't be read, so what lies there can't be judged: %v", first, maxUnreadable, err)

@@ -13,6 +13,8 @@ type RepairOptions struct {
 	// Judge is called with locator and seal, made good, before anything else is read; its error is the result. Nil:
 	// nobody asks who sealed the bundle.
 	Judge func(*Claims) error
+	// Note, unless nil, is told what is odd about the source and isn't in the image.
+	Note func(string)
 	// Progress may be nil.
 	Progress Progress
 }
@@ -59,7 +61,34 @@ func Repair(ctx context.Context, src Source, path string, opt RepairOptions) (_ 
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
+	if opt.Note != nil {
+		for _, note := range c.behind(src) {
+			opt.Note(note)
+		}
+	}
 	return repaired, out.commit()
+}
+
+// behind says what of the source isn't the image.
+func (c *Claims) behind(src Source) []string {
+	end := c.Geometry.ImageBlocks() * BlockSize
+	more := src.Size - end
+	switch {
+	case more <= 0:
+		return nil
+	case !src.Medium:
+		return []string{fmt.Sprintf("%d bytes behind the image were left out", more)}
+	case more > tailBlocks*BlockSize:
+		return []string{fmt.Sprintf("what is in the %d bytes behind the image was not looked at, and left out", more)}
+	}
+	block := make([]byte, BlockSize)
+	for off := end; off < src.Size; off += BlockSize {
+		b := block[:min(BlockSize, src.Size-off)]
+		if readFull(src, b, off) == nil && !allZero(b) {
+			return []string{fmt.Sprintf("%d bytes behind the image, not all of them zero, were left out", more)}
+		}
+	}
+	return nil
 }
 
 // repairInto brings the whole image into file, which is empty, and checks it.
@@ -68,7 +97,7 @@ func repairInto(ctx context.Context, c *Claims, others []sighting, src Source, f
 	size := blocks * BlockSize
 	// What is read of the source goes straight to its place.
 	over := &overlay{src: src, limit: blocks, file: file, capture: true, have: blockSet{}, mended: c.mendedRun}
-	r := &reading{src: Source{ReaderAt: over, Size: size, Medium: src.Medium, Gone: src.Gone}, claims: c, opt: VerifyOptions{Progress: progress}, over: over}
+	r := &reading{src: Source{ReaderAt: over, Size: size, Medium: src.Medium, Gone: src.Gone}, claims: c, opt: VerifyOptions{Progress: progress}, over: over, restoring: true}
 	if err := r.restore(ctx); err != nil {
 		return nil, damage(err)
 	}
@@ -108,6 +137,15 @@ func (r *reading) restore(ctx context.Context) error {
 	c, g := r.claims, r.claims.Geometry
 	if err := r.over.put(0, c.locator); err != nil {
 		return err
+	}
+	if c.unreadSeal > 0 {
+		s := readSealCopy(r.src, c.unreadSeal)
+		s.blocks(r.src)
+		for i, err := range s.bad {
+			if err != nil {
+				c.healed(s.lba+int64(i), true)
+			}
+		}
 	}
 	if r.mends() {
 		report, err := mendAreas(ctx, c, r.over, false, r.opt.Progress)

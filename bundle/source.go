@@ -33,6 +33,7 @@ type Claims struct {
 	locator    []byte   // block 0
 	mended     blockSet // blocks of the image that were made good
 	unreadable int64    // of them, those that the medium didn't give
+	unreadSeal int64    // where the seal begins of which some can't be read, and that wasn't healed; 0: nowhere
 }
 
 // Digest returns the seal digest.
@@ -132,8 +133,10 @@ func (c *Claims) readSeal(src Source, heal bool) error {
 	}
 	seal, note, err := eitherSeal(a, b)
 	if heal && c.Geometry.Roots > 0 && (err != nil || note != "") {
-		if healed, ok := c.healSeal(src, a, b); ok {
+		if healed, healErr := c.healSeal(src, a, b); healed != nil {
 			seal, note, err = healed, "", nil
+		} else if healErr != nil && a.err == nil && b.err == nil {
+			err = healErr
 		}
 	}
 	if err != nil {
@@ -141,6 +144,9 @@ func (c *Claims) readSeal(src Source, heal bool) error {
 	}
 	if note != "" {
 		c.Notes = append(c.Notes, note)
+		if c.unreadSeal = a.lba; b.err != nil {
+			c.unreadSeal = b.lba
+		}
 	}
 	c.Message = seal[:sealJSONBytes]
 	for i := range slotCount {

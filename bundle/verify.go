@@ -147,6 +147,11 @@ func (c *Contents) Image() io.ReaderAt {
 func Check(ctx context.Context, src Source, sink Sink, progress Progress) (*Contents, error) {
 	c, err := inspect(ctx, src, false)
 	if err != nil {
+		if codeIs(err) != "" && ctx.Err() == nil {
+			if healed, healErr := inspect(ctx, src, true); healErr == nil {
+				err = healable(healed, err)
+			}
+		}
 		return nil, err
 	}
 	if _, err := c.Signatures(); err != nil {
@@ -154,10 +159,30 @@ func Check(ctx context.Context, src Source, sink Sink, progress Progress) (*Cont
 	}
 	r := &reading{step: "verify", src: src, claims: c, opt: VerifyOptions{Sink: sink, NoRepair: true, Progress: progress}}
 	if err := r.run(ctx); err != nil {
-		return nil, err
+		return nil, healable(c, err)
 	}
 	c.Notes = append(c.Notes, r.notes...)
 	return &Contents{Claims: c, Entries: r.entries, src: src, data: r.data}, nil
+}
+
+// healable says with a refusal for damage that parity may make it good.
+func healable(c *Claims, err error) error {
+	switch refused, _ := errors.AsType[*RefusedError](err); codeIs(err) {
+	case "not-a-bundle", "bad-locator", "bad-seal", "seal-copies-differ", "bad-superblock", "bad-tree", "damaged", "bad-padding":
+		if c.Geometry.Roots > 0 {
+			return &RefusedError{refused.Code, refused.Detail + " (its parity may make this good: sallyport repair writes it whole to a new file)", refused.Err}
+		}
+	}
+	return err
+}
+
+// codeIs is a [RefusedError]'s code, "" for another error.
+func codeIs(err error) string {
+	refused, ok := errors.AsType[*RefusedError](err)
+	if !ok {
+		return ""
+	}
+	return refused.Code
 }
 
 // damage turns what verity found into a refusal, and leaves faults of the source as they are.

@@ -271,6 +271,9 @@ func (r *prepareResult) takeOver(e *env, planned *bundle.Planned, root *trust.Ro
 		r.Notes = append(r.Notes, "by this machine's clock it has expired: nobody can import it")
 	}
 	if root == nil {
+		if file := planned.Unsure(); file != "" {
+			return usagef("%s may be a signature of another seal, and would spoil the image: give --trust to have it checked, or move it away", file)
+		}
 		if len(r.Signatures) > 0 {
 			r.Notes = append(r.Notes, "the signatures were taken over UNCHECKED: give --trust, or look with sallyport verify before you burn it")
 		} else {

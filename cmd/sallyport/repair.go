@@ -115,7 +115,10 @@ func counted(n int64, what string) string {
 
 func (r *repairResult) text(w io.Writer) {
 	r.sealResult.text(w)
-	if r.Repaired == nil {
+	switch {
+	case r.Repaired == nil && len(r.Notes) > 0:
+		fmt.Fprintln(w, "repaired     nothing: the image in it was whole, and this is a copy of that")
+	case r.Repaired == nil:
 		fmt.Fprintln(w, "repaired     nothing: it was whole, and the image is a copy")
 	}
 	r.repairedResult.text(w)
@@ -150,6 +153,7 @@ func (c *repairCmd) run(e *env) (result, error) {
 	defer src.Close()
 	bar := e.progress()
 	opt.Progress = bar.update
+	opt.Note = func(note string) { res.Notes = append(res.Notes, note) }
 	repaired, err := bundle.Repair(e.ctx, src.Source, c.Output, opt)
 	bar.end(err)
 	if err != nil {

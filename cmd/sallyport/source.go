@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 
 	"golang.org/x/term"
 
@@ -40,7 +41,17 @@ func (e *env) openSource(name string) (*source, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &source{Source: bundle.Source{ReaderAt: f, Size: size, Medium: !info.Mode().IsRegular()}, close: f.Close}, nil
+	return &source{Source: bundle.Source{ReaderAt: f, Size: size, Medium: !info.Mode().IsRegular(), Gone: deviceGone}, close: f.Close}, nil
+}
+
+// deviceGone tells what a block device says when it was pulled out, and its medium with it.
+func deviceGone(err error) bool {
+	for _, gone := range []error{syscall.ENXIO, syscall.ENODEV, syscall.ENOMEDIUM, syscall.ESHUTDOWN} {
+		if errors.Is(err, gone) {
+			return true
+		}
+	}
+	return false
 }
 
 // interactive tells whether somebody can be asked.
