@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -104,4 +105,60 @@ func TestScratch(t *testing.T) {
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	code := exitCode(t, cmd.Run())
 	wantFailure(t, code, stdout.String(), stderr.String(), 3, `^sallyport verify: make a scratch file for mended blocks: .*/nowhere`)
+}
+
+// TestLostDrive: a drive that leaves in the middle of whatever is done with its disc is a fault of the drive's. That
+// nothing can be read any more says nothing about the disc: it isn't called damaged, and the log gets no refusal.
+func TestLostDrive(t *testing.T) {
+	t.Parallel()
+	dir := room(t)
+	in := func(name string) string { return filepath.Join(dir, name) }
+	if err := os.Truncate(touch(t, in("payload/large")), 300_000); err != nil {
+		t.Fatal(err)
+	}
+	must(t, dir, "prepare", "payload", "-o", "good.iso", "--channel", "news", "--trust", "trust.json", "--medium", "cd-r")
+	for _, key := range []string{"alice.key", "bob.key"} {
+		must(t, dir, "sign", "good.iso", "--key", key)
+	}
+	must(t, dir, "burn", "good.iso", "--drive", "sim:drive")
+	before := names(t, dir)
+	for _, args := range [][]string{
+		{"verify", "sim:" + in("drive"), "--trust", in("trust.json")},
+		{"repair", "sim:" + in("drive"), "-o", in("fixed.iso")},
+		{"import", "sim:" + in("drive"), "--trust", in("trust.json"), "--spool", in("spool"), "--state", in("state"), "--station-key", in("kiosk.key")},
+	} {
+		mending, code := 0, -1
+		for nth := 1; code != exitDone; nth += 2 {
+			faults := fmt.Sprintf("read lba 24-27 always sense 3/11/05\nread from %d gone\n", nth)
+			if err := os.WriteFile(in("drive/faults"), []byte(faults), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			var stdout, stderr bytes.Buffer
+			if code = run(t.Context(), args, nil, &stdout, &stderr); code == exitDone {
+				continue
+			}
+			wantFailure(t, code, stdout.String(), stderr.String(), exitFault, `^sallyport `+args[0]+`: .*reading LBA \d+: .*device is gone from the bus$`)
+			if strings.Contains(stderr.String(), "the medium was lost") {
+				mending++
+			}
+			if t.Failed() || nth > 1000 {
+				t.Fatalf("%s, gone at read %d: %s", args[0], nth, &stderr)
+			}
+		}
+		// Some of the reads must have been those of a repair under way: only there a lost drive can look like damage.
+		if mending == 0 {
+			t.Errorf("%s was never lost while it mended", args[0])
+		}
+	}
+	if out := must(t, dir, "log", "show", "--state", in("state")); strings.Contains(out, "refuse") || !strings.Contains(out, " accept ") {
+		t.Errorf("the log:\n%s", out)
+	}
+	for _, made := range []string{"fixed.iso", "spool", "state"} {
+		if err := os.RemoveAll(in(made)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if now := names(t, dir); now != before {
+		t.Errorf("left behind:\n%s", now)
+	}
 }
