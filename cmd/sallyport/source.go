@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -41,12 +42,40 @@ func (e *env) openSource(name string) (*source, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &source{Source: bundle.Source{ReaderAt: f, Size: size, Medium: !info.Mode().IsRegular(), Gone: deviceGone}, close: f.Close}, nil
+	src := &source{Source: bundle.Source{ReaderAt: f, Size: size, Gone: deviceGone}, close: f.Close}
+	if !info.Mode().IsRegular() {
+		src.Medium, src.ReaderAt = true, &device{f, size}
+	}
+	return src, nil
 }
 
-// deviceGone tells what a block device says when it was pulled out, and its medium with it.
+// device reads a block device that can be pulled out meanwhile. Linux then lets it shrink to nothing: reading ends, or
+// fails with what a bad block fails with (EIO).
+type device struct {
+	file interface {
+		io.ReaderAt
+		io.Seeker
+	}
+	size int64 // bytes, when it was opened
+}
+
+func (d *device) ReadAt(p []byte, off int64) (int, error) {
+	n, err := d.file.ReadAt(p, off)
+	if err == nil || off+int64(n) >= d.size {
+		return n, err
+	}
+	if now, seekErr := d.file.Seek(0, io.SeekEnd); seekErr != nil {
+		return n, fmt.Errorf("%w (%w)", syscall.ENODEV, seekErr)
+	} else if now != d.size {
+		return n, fmt.Errorf("%w: it had %d bytes when it was opened, and has %d now", syscall.ENODEV, d.size, now)
+	}
+	return n, err
+}
+
+// deviceGone tells what a block device says when it was pulled out, and its medium with it, or when the way to it is
+// severed. What a bad block says isn't among it: EIO, ENODATA (a medium error), EILSEQ, EREMOTEIO, ETIMEDOUT.
 func deviceGone(err error) bool {
-	for _, gone := range []error{syscall.ENXIO, syscall.ENODEV, syscall.ENOMEDIUM, syscall.ESHUTDOWN} {
+	for _, gone := range []error{syscall.ENXIO, syscall.ENODEV, syscall.ENOMEDIUM, syscall.ESHUTDOWN, syscall.ENOLINK} {
 		if errors.Is(err, gone) {
 			return true
 		}
