@@ -1,7 +1,10 @@
 package bundle
 
 import (
+	"bytes"
 	"errors"
+	"io/fs"
+	"syscall"
 	"testing"
 )
 
@@ -22,6 +25,38 @@ func TestLostIsTheMediumsWord(t *testing.T) {
 				t.Errorf("%s of the %s: %v", kind, where, err)
 			} else if v.Repaired().Blocks() == 0 {
 				t.Errorf("%s of the %s: nothing was repaired", kind, where)
+			}
+		}
+	}
+}
+
+// TestLostWhileInspecting: once the medium is lost, at whatever read, Inspect says so, and neither searches for what it
+// can't read nor takes one copy of the seal for all there is.
+func TestLostWhileInspecting(t *testing.T) {
+	gone := &fs.PathError{Op: "read", Path: "/dev/sr0", Err: syscall.ENXIO}
+	for _, roots := range []int{0, 24} {
+		img := signed(t, tall(100), withRoots(roots))
+		for healthy := 0; ; healthy++ {
+			reads := 0
+			src := Source{Size: int64(len(img)), Medium: true, Gone: func(err error) bool { return errors.Is(err, syscall.ENXIO) }}
+			src.ReaderAt = readerFunc(func(p []byte, off int64) (int, error) {
+				if reads++; reads > healthy {
+					return 0, gone
+				}
+				return bytes.NewReader(img).ReadAt(p, off)
+			})
+			_, err := Inspect(t.Context(), src)
+			if err == nil && reads == healthy {
+				break
+			}
+			if codeOf(err) != "" || !errors.Is(err, gone) {
+				t.Errorf("%d roots, lost after %d reads: %v, want a fault", roots, healthy, err)
+			}
+			if reads > healthy+2 { // the other copy of the seal
+				t.Errorf("%d roots, lost after %d reads: tried %d more", roots, healthy, reads-healthy)
+			}
+			if healthy == 100 {
+				t.Fatal("Inspect never comes to an end")
 			}
 		}
 	}
