@@ -92,8 +92,8 @@ const (
 // Config is the drive and the blank disc of a directory that is made. Its zero
 // value is a full-height 16× recorder with a DVD-R.
 type Config struct {
-	Capacity uint32        // of the disc in blocks; 0: DVDRBlocks
-	Profile  mmc.Profile   // of the disc; 0: mmc.DVDR. Others are recognised and refused
+	Capacity uint32        // of the disc in blocks; 0: that of a real one
+	Profile  mmc.Profile   // of the disc: mmc.DVDR (0), DVDPlusR, CDR, BDR. Others are recognised and refused
 	NoDAO    bool          // the drive records incrementally only
 	NoLoad   bool          // the tray has to be pushed in by hand
 	Buffer   int           // bytes; 0: 2 MiB

@@ -48,7 +48,7 @@ func (d *Drive) getConfiguration(r *request) (int, error) {
 	if d.present() && d.spun {
 		profile = d.st.Disc.Profile
 	}
-	writable := profile == mmc.DVDR && d.st.Disc.Status == blank
+	writable := func(p mmc.Profile) bool { return p == profile && d.st.Disc.Status == blank }
 	rt, starting := r.cdb[1]&3, uint16(r.u16(2))
 	b := make([]byte, 8)
 	add := func(code uint16, flags byte, current bool, data ...byte) {
@@ -67,7 +67,8 @@ func (d *Drive) getConfiguration(r *request) (int, error) {
 		}
 		return 0
 	}
-	add(0x0000, 0x02, true, 0, 0x11, is(0x11), 0, 0, 0x10, is(0x10), 0, 0, 0x09, is(0x09), 0, 0, 0x08, is(0x08), 0)
+	add(0x0000, 0x02, true, 0, 0x41, is(0x41), 0, 0, 0x40, is(0x40), 0, 0, 0x1B, is(0x1B), 0, 0, 0x11, is(0x11), 0,
+		0, 0x10, is(0x10), 0, 0, 0x09, is(0x09), 0, 0, 0x08, is(0x08), 0)
 	add(0x0001, 0x0A, true, 0, 0, 0, 7, 0, 0, 0, 0) // core: ATAPI
 	mechanism := byte(0x29)                         // tray, eject, lock
 	if !d.st.Drive.NoLoad {
@@ -75,10 +76,13 @@ func (d *Drive) getConfiguration(r *request) (int, error) {
 	}
 	add(0x0003, 0x06, true, mechanism, 0, 0, 0)
 	add(0x001F, 0x00, profile != 0)
-	add(0x0021, 0x0C, writable, 0, 0, 0, 1, 7, 0, 0, 0)
+	add(0x0021, 0x0C, writable(mmc.DVDR) || writable(mmc.CDR), 0, 0, 0, 1, 7, 0, 0, 0)
+	add(0x002B, 0x00, profile == mmc.DVDPlusR, 1, 0, 0, 0)
+	add(0x002D, 0x08, writable(mmc.CDR), 0x40, 0, 0, 0)
 	if !d.st.Drive.NoDAO {
-		add(0x002F, 0x08, writable, 0x40, 0, 0, 0)
+		add(0x002F, 0x08, writable(mmc.DVDR), 0x40, 0, 0, 0)
 	}
+	add(0x0041, 0x00, writable(mmc.BDR), 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0)
 	serial := d.st.Drive.Serial
 	add(0x0108, 0x03, true, []byte(pad(serial, (len(serial)+3)/4*4))...)
 	binary.BigEndian.PutUint32(b, uint32(len(b)-4))
@@ -282,7 +286,9 @@ func (d *Drive) modeSelect(r *request) (int, error) {
 	}
 	kind, block := page[2]&0x0F, page[4]&0x0F
 	test := page[2]&0x10 != 0
-	if kind != mmc.WriteIncremental && (kind != mmc.WriteSAO || d.st.Drive.NoDAO) || block != 8 || test {
+	dvd := kind == mmc.WriteIncremental || kind == mmc.WriteSAO && !d.st.Drive.NoDAO
+	cd := kind == mmc.WriteTAO
+	if d.st.Disc.Profile == mmc.CDR && !cd || d.st.Disc.Profile != mmc.CDR && !dvd || block != 8 || test {
 		return 0, sense(0x52602)
 	}
 	if d.rec.started {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"sallyport/burn/mmc"
@@ -66,7 +67,17 @@ func (d *Drive) readable() uint32 {
 	return n
 }
 
-func (d *Drive) dao() bool { return d.page[2]&0x0F == mmc.WriteSAO }
+// recordable are the media that can be written.
+var recordable = []mmc.Profile{mmc.DVDR, mmc.DVDPlusR, mmc.CDR, mmc.BDR}
+
+// paged reports whether mode page 05h says how the medium is written.
+func (d *Drive) paged() bool {
+	return d.st.Disc.Profile == mmc.DVDR || d.st.Disc.Profile == mmc.CDR
+}
+
+func (d *Drive) dao() bool {
+	return d.st.Disc.Profile == mmc.DVDR && d.page[2]&0x0F == mmc.WriteSAO
+}
 
 func (d *Drive) sendOPC(r *request) (int, error) {
 	if r.cdb[1]&1 == 0 || r.u16(7) != 0 {
@@ -82,7 +93,7 @@ func (d *Drive) sendOPC(r *request) (int, error) {
 // writable refuses what can't be written at all.
 func (d *Drive) writable() error {
 	switch {
-	case d.st.Disc.Profile != mmc.DVDR:
+	case !slices.Contains(recordable, d.st.Disc.Profile):
 		return sense(0x53005)
 	case d.st.Disc.Status == complete || d.st.Disc.TrackClosed:
 		return sense(0x53005)
@@ -98,6 +109,8 @@ func (d *Drive) reserveTrack(r *request) (int, error) {
 	}
 	blocks := r.u32(5)
 	switch {
+	case d.st.Disc.Profile != mmc.DVDR:
+		return 0, sense(0x52000)
 	case d.st.Disc.Status != blank || d.rec.reserved > 0 || !d.pageSet:
 		return 0, sense(0x52C00)
 	case !d.dao():
@@ -145,7 +158,7 @@ func (d *Drive) mayWrite(lba, n uint32) error {
 	}
 	end := uint64(lba) + uint64(n)
 	switch {
-	case !d.pageSet:
+	case d.paged() && !d.pageSet:
 		return sense(0x56400)
 	case d.dao() && d.rec.reserved == 0:
 		return sense(0x52C00)
@@ -311,16 +324,16 @@ func (d *Drive) synchronizeCache(r *request) (int, error) {
 			return err
 		}
 		if last { // a disc at once closes itself
-			return d.finish()
+			return d.finish(d.page[3]>>6 == 0)
 		}
 		return d.save()
 	})
 }
 
-// finish closes session and disc.
-func (d *Drive) finish() error {
+// finish closes the session, and the disc when nothing may follow.
+func (d *Drive) finish(last bool) error {
 	d.st.Disc.TrackClosed = true
-	if d.page[3]>>6 == 0 {
+	if last {
 		d.st.Disc.Status = complete
 	} else {
 		d.st.Disc.Appendable = true
@@ -332,7 +345,7 @@ func (d *Drive) finish() error {
 func (d *Drive) closeTrackSession(r *request) (int, error) {
 	disc := &d.st.Disc
 	immed := r.cdb[1]&1 != 0
-	if disc.Status == complete || disc.Appendable {
+	if disc.Status == complete || disc.Appendable && r.cdb[2]&7 < 5 {
 		return 0, nil
 	}
 	switch r.cdb[2] & 7 {
@@ -358,7 +371,16 @@ func (d *Drive) closeTrackSession(r *request) (int, error) {
 		if !disc.TrackClosed {
 			return 0, sense(0x57203)
 		}
-		return 0, d.long(r, closeTime, immed, d.finish)
+		last := d.paged() && d.page[3]>>6 == 0
+		return 0, d.long(r, closeTime, immed, func() error { return d.finish(last) })
+	case 5, 6: // finalise
+		if d.paged() || disc.Profile == mmc.BDR && r.cdb[2]&7 == 5 {
+			return 0, sense(0x52400)
+		}
+		if !disc.TrackClosed {
+			return 0, sense(0x57203)
+		}
+		return 0, d.long(r, closeTime, immed, func() error { return d.finish(true) })
 	}
 	return 0, sense(0x52400)
 }

@@ -2,6 +2,7 @@ package drivesim
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
@@ -59,6 +60,9 @@ type discState struct {
 	Damaged      bool        `json:"write_was_lost"` // disc at once ended before its time
 }
 
+// capacities of blank media in blocks.
+var capacities = map[mmc.Profile]uint32{mmc.DVDR: DVDRBlocks, mmc.DVDPlusR: 2295104, mmc.CDR: 359844, mmc.BDR: 12219392}
+
 // Bounds on what a state file may say, so that a damaged one is an error and
 // not a panic.
 const (
@@ -89,11 +93,14 @@ func (s *state) check() error {
 func create(dir string, c Config) error {
 	var random [10]byte
 	rand.Read(random[:])
-	if c.Capacity == 0 {
-		c.Capacity = DVDRBlocks
-	}
 	if c.Profile == 0 {
 		c.Profile = mmc.DVDR
+	}
+	if _, ok := capacities[c.Profile]; !ok {
+		c.Capacity = cmp.Or(c.Capacity, DVDRBlocks)
+	}
+	if c.Capacity == 0 {
+		c.Capacity = capacities[c.Profile]
 	}
 	if c.Buffer == 0 {
 		c.Buffer = 2 << 20
