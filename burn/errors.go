@@ -42,11 +42,15 @@ func (e *RefusedError) Unwrap() error { return e.Err }
 type SpoiledError struct {
 	Phase Phase
 	LBA   uint32 // where it was, or the first block that is wrong
-	Err   error
+	Err   error  // nil: nothing went wrong, somebody stopped it
 }
 
 func (e *SpoiledError) Error() string {
-	return fmt.Sprintf("%s, LBA %d: %v; the disc is spoiled: mark it, and burn another one", e.Phase, e.LBA, e.Err)
+	why := ""
+	if e.Err != nil {
+		why = ": " + e.Err.Error()
+	}
+	return fmt.Sprintf("%s, LBA %d%s; the disc is spoiled: mark it, and burn another one", e.Phase, e.LBA, why)
 }
 
 func (e *SpoiledError) Unwrap() error { return e.Err }

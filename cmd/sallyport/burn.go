@@ -64,9 +64,23 @@ func orUnknown(s string) string {
 }
 
 func (c *burnCmd) run(e *env) (result, error) {
-	if c.State != "" && c.Trust == "" {
+	switch {
+	case c.State != "" && c.Trust == "":
 		return nil, usagef("--state needs --trust")
+	case c.Number < 1:
+		return nil, usagef("--number %d: discs are numbered from 1", c.Number)
+	case c.Speed < 0:
+		return nil, usagef("--speed %d: a speed is a number of kB/s", c.Speed)
 	}
+	res, err := c.burn(e)
+	if res == nil { // nothing was written
+		return nil, leaving("the disc is untouched", err)
+	}
+	return res, err
+}
+
+// burn returns a result once something was written to the disc.
+func (c *burnCmd) burn(e *env) (*burnResult, error) {
 	src, err := e.openSource(c.File)
 	if err != nil {
 		return nil, err

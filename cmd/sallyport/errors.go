@@ -66,6 +66,22 @@ type unfinishedError struct {
 func (e *unfinishedError) Error() string { return e.done + ": " + e.err.Error() }
 func (e *unfinishedError) Unwrap() error { return e.err }
 
+// leavingError goes with an error that leaves all as it was before, in the words of the command.
+type leavingError struct {
+	left string
+	err  error
+}
+
+func leaving(left string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &leavingError{left, err}
+}
+
+func (e *leavingError) Error() string { return e.err.Error() }
+func (e *leavingError) Unwrap() error { return e.err }
+
 // advice says by a refusal's code what can be done, where something can.
 var advice = map[string]string{
 	"empty-payload":      "name a directory with files in it",

@@ -179,16 +179,28 @@ func (e *env) message(err error, ref *refusal) string {
 // left behind, unless the error says so.
 func stoppedText(ctx context.Context, err error) string {
 	why := "stopped: " + oneLine(context.Cause(ctx))
-	_, spoiled := errors.AsType[*burn.SpoiledError](err)
-	_, unfinished := errors.AsType[*unfinishedError](err)
-	switch {
-	case spoiled || unfinished:
-		return why + ": " + oneLine(err)
-	case errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx)):
-		return why + "; nothing half-done is left"
-	default:
-		return oneLine(err)
+	// That the command was stopped need not be said twice, and in the words of a library.
+	byStop := func(err error) bool { return errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx)) }
+	text := oneLine(err)
+	if s, ok := errors.AsType[*burn.SpoiledError](err); ok {
+		if byStop(s.Err) {
+			text = strings.Replace(text, oneLine(s), oneLine(&burn.SpoiledError{Phase: s.Phase, LBA: s.LBA}), 1)
+		}
+		return why + ": " + text
 	}
+	if u, ok := errors.AsType[*unfinishedError](err); ok {
+		if byStop(u.err) {
+			text = strings.Replace(text, oneLine(u), printable(u.done), 1)
+		}
+		return why + ": " + text
+	}
+	if !byStop(err) {
+		return text
+	}
+	if l, ok := errors.AsType[*leavingError](err); ok {
+		return why + "; " + l.left
+	}
+	return why + "; nothing half-done is left"
 }
 
 func classify(ctx context.Context, err error) (int, *refusal) {
@@ -249,7 +261,7 @@ func (e *env) printJSON(name string, res result, err error, ref *refusal, code i
 	}
 	object["command"], object["ok"] = name, err == nil
 	if err != nil {
-		object["error"] = oneLine(err)
+		object["error"] = e.message(err, nil)
 	}
 	if ref != nil {
 		object["error"], object["refusal"] = ref.Code+": "+ref.Detail, ref
