@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -62,29 +65,48 @@ func (r *logResult) text(w io.Writer) {
 
 // openLogReader opens a log for reading, under the key and the name in the state directory itself.
 func (e *env) openLogReader(dir string) (*importlog.Log, note.Verifier, error) {
-	keyFile := filepath.Join(dir, stationKeyName)
-	data, err := readSmall(keyFile)
-	if err != nil {
-		return nil, nil, noState(dir, err)
-	}
 	trustData, err := readSmall(filepath.Join(dir, stateTrustName))
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, noState(dir, err)
 	}
 	document, err := trust.Parse(trustData)
 	if err != nil {
 		return nil, nil, err
 	}
-	key, station, err := stationOf(data, keyFile, document.Stations)
+	station, err := logStation(dir, document.Stations)
 	if err != nil {
 		return nil, nil, err
 	}
-	verifier, err := key.Public().NoteVerifier(importlog.Origin(station.Name))
+	verifier, err := station.Key.Public.NoteVerifier(importlog.Origin(station.Name))
 	if err != nil {
 		return nil, nil, err
 	}
 	log, err := importlog.OpenReader(e.ctx, dir, verifier)
-	return log, verifier, err
+	return log, verifier, explainLog(dir, station, document.Stations, err)
+}
+
+// logStation tells whose log is to be read: that of the station whose key lies there. Who only reads needs no secret,
+// so without the key, as in an auditor's copy, it is the station that the checkpoint names; it must have signed it.
+func logStation(dir string, stations []trust.Station) (trust.Station, error) {
+	keyFile := filepath.Join(dir, stationKeyName)
+	data, err := readSmall(keyFile)
+	if err == nil {
+		_, station, err := stationOf(data, keyFile, stations)
+		return station, err
+	}
+	if !errors.As(err, new(*usageError)) && !errors.Is(err, fs.ErrPermission) {
+		return trust.Station{}, err
+	}
+	if data, err = readSmall(filepath.Join(dir, checkpointName)); err != nil {
+		return trust.Station{}, err
+	}
+	origin, _, _ := strings.Cut(string(data), "\n")
+	for _, station := range stations {
+		if importlog.Origin(station.Name) == origin {
+			return station, nil
+		}
+	}
+	return trust.Station{}, usagef("%s: the log is %.100q's, and %s beside it lists no such station", dir, origin, stateTrustName)
 }
 
 func (c *logShowCmd) run(e *env) (result, error) {

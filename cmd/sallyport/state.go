@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -18,6 +20,7 @@ import (
 const (
 	stationKeyName = "station.key"
 	stateTrustName = "trust.json"
+	checkpointName = "log/checkpoint"
 )
 
 // state is a station's opened state directory. Close it when done.
@@ -132,13 +135,69 @@ func (e *env) openState(dir string, root *trust.Root) (*state, error) {
 	}
 	key, station, err := stationOf(data, keyFile, root.Stations())
 	if err != nil {
-		return nil, err
+		return nil, explainKey(dir, err)
 	}
 	log, err := openLog(e.ctx, dir, key, station, importlog.Open)
 	if err != nil {
-		return nil, err
+		return nil, explainLog(dir, station, root.Stations(), err)
 	}
 	return &state{log: log, station: station, root: root}, nil
+}
+
+// statedStations are the stations that a state directory's own trust root lists.
+func statedStations(dir string) []trust.Station {
+	data, err := readSmall(filepath.Join(dir, stateTrustName))
+	if err != nil {
+		return nil
+	}
+	document, err := trust.Parse(data)
+	if err != nil {
+		return nil
+	}
+	return document.Stations
+}
+
+// explainKey says more of err, which is that the key in a state directory belongs to no station of the trust root,
+// when the trust root that the directory was made with lists it.
+func explainKey(dir string, err error) error {
+	keyFile := filepath.Join(dir, stationKeyName)
+	if data, readErr := readSmall(keyFile); readErr == nil {
+		if _, station, ownErr := stationOf(data, keyFile, statedStations(dir)); ownErr == nil {
+			return usagef("%s is of station %s with key %s, and the trust root that was given lists no station with that key: give the trust root it was made with, or one that follows it, or name another state directory", dir, station.Name, station.Key.Public.KeyID())
+		}
+	}
+	return err
+}
+
+// explainLog tells a log that isn't this station's from one that is damaged: its checkpoint is good for the station that
+// it names, with the key that this station or one of the trust roots at hand has for it. Otherwise it returns err.
+func explainLog(dir string, station trust.Station, stations []trust.Station, err error) error {
+	damaged, ok := errors.AsType[*importlog.DamagedError](err)
+	if !ok || damaged.Path != filepath.Base(checkpointName) {
+		return err
+	}
+	data, readErr := readSmall(filepath.Join(dir, checkpointName))
+	if readErr != nil {
+		return err
+	}
+	origin, _, _ := strings.Cut(string(data), "\n")
+	keys := []trust.PublicKey{station.Key.Public}
+	for _, other := range append(slices.Clone(stations), statedStations(dir)...) {
+		if importlog.Origin(other.Name) == origin {
+			keys = append(keys, other.Key.Public)
+		}
+	}
+	for _, key := range keys {
+		verifier, keyErr := key.NoteVerifier(origin)
+		if keyErr != nil {
+			continue
+		}
+		if _, parseErr := importlog.ParseCheckpoint(data, verifier); parseErr == nil {
+			return usagef("the log in %s is %s's with key %s, and by the trust root this station is %s with key %s: give the trust root that the log was made with, or name another state directory",
+				dir, strings.TrimPrefix(origin, importlog.Origin("")), key.KeyID(), station.Name, station.Key.Public.KeyID())
+		}
+	}
+	return err
 }
 
 // isState tells whether a directory has been made a station's state.
