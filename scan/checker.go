@@ -40,6 +40,10 @@ type Limits struct {
 	// AllowCaseClash lets names pass that differ in case only (a Linux source tree has some), for stations
 	// whose file systems tell case apart. Names that are equal after normalisation clash all the same.
 	AllowCaseClash bool
+
+	// OpenFiles lets [Check] open every file, without reading it, and go on where it may not: what may not be read
+	// is a finding then, and the end of the inspection without. A [Checker] opens nothing.
+	OpenFiles bool
 }
 
 func (l Limits) withDefaults() Limits {

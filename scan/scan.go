@@ -1,6 +1,6 @@
 // Package scan tells whether a tree is allowed to cross: its names, the kinds of its files, its limits
 // (docs/format.md, sections 4 and 14). It reads directories and links, never a file's content, and follows
-// nothing.
+// nothing. When told to, it tries whether files can be opened.
 //
 // [Check] walks a file system, before a bundle is prepared; a [Checker] takes the entries of a manifest, before
 // anything of it is believed. Both end in a [Report].
@@ -43,7 +43,7 @@ type walker struct {
 func (w *walker) dir(dir string, depth int) error {
 	list, err := w.readDir(dir)
 	if err != nil {
-		return fmt.Errorf("scan: read directory %s: %w", Quote(dir), err)
+		return w.unreadable(dir, fmt.Errorf("scan: read directory %s: %w", Quote(dir), err))
 	}
 	for _, d := range list {
 		if w.c.entries > w.c.limits.Entries {
@@ -71,12 +71,36 @@ func (w *walker) dir(dir string, depth int) error {
 		}
 		w.c.Entry(path, info.Mode(), info.Size(), target)
 		w.c.MTime(path, info.ModTime().Unix())
-		if info.IsDir() && reachable && depth+1 <= w.c.limits.Depth && w.c.report.Directories <= w.c.limits.Directories {
-			if err := w.dir(path, depth+1); err != nil {
-				return err
-			}
+		switch {
+		case !reachable:
+		case info.IsDir() && depth+1 <= w.c.limits.Depth && w.c.report.Directories <= w.c.limits.Directories:
+			err = w.dir(path, depth+1)
+		case info.Mode().IsRegular() && w.c.limits.OpenFiles:
+			err = w.try(path)
+		}
+		if err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// try opens a file and reads nothing of it.
+func (w *walker) try(path string) error {
+	f, err := w.fsys.Open(path)
+	if err == nil {
+		return f.Close()
+	}
+	return w.unreadable(path, fmt.Errorf("scan: open %s: %w", Quote(path), err))
+}
+
+// unreadable makes a finding of what its owner doesn't let be read, when that is asked for. Any other fault says
+// nothing about the tree, and ends the inspection.
+func (w *walker) unreadable(path string, err error) error {
+	if !w.c.limits.OpenFiles || !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	w.c.find(path, CodeUnreadable, "permission denied")
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -17,17 +18,79 @@ import (
 	"time"
 )
 
-// hidden is an fs.FS whose Open must not be asked for some names.
+// hidden is an fs.FS whose Open must not be asked for some names, and that doesn't let others be opened.
 type hidden struct {
 	fstest.MapFS
-	t *testing.T
+	t     *testing.T
+	files bool // files may be opened, and not read
+	fails map[string]error
 }
 
 func (h hidden) Open(name string) (fs.File, error) {
-	if m, ok := h.MapFS[name]; ok && !m.Mode.IsDir() {
+	m, ok := h.MapFS[name]
+	if ok && !m.Mode.IsDir() && (!h.files || !m.Mode.IsRegular()) {
 		h.t.Errorf("opened %q, which is no directory", name)
 	}
-	return h.MapFS.Open(name)
+	if err := h.fails[name]; err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	f, err := h.MapFS.Open(name)
+	if err == nil && ok && m.Mode.IsRegular() {
+		return unread{f, h.t}, nil
+	}
+	return f, err
+}
+
+// unread is a file that isn't to be read.
+type unread struct {
+	fs.File
+	t *testing.T
+}
+
+func (u unread) Read([]byte) (int, error) {
+	u.t.Error("a file was read")
+	return 0, io.EOF
+}
+
+// What may not be read is a finding only when files are to be opened, and then hides nothing else; any other fault
+// ends the inspection.
+func TestCheckOpensFiles(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	m := fstest.MapFS{
+		".":         {Mode: fs.ModeDir | 0o755, ModTime: now},
+		"a":         {Data: []byte("12345"), Mode: 0o644, ModTime: now},
+		"fifo":      {Mode: fs.ModeNamedPipe, ModTime: now},
+		"link":      {Data: []byte("a"), Mode: fs.ModeSymlink | 0o777, ModTime: now},
+		"secret":    {Data: []byte("123"), ModTime: now},
+		"walled":    {Mode: fs.ModeDir, ModTime: now},
+		"walled/x ": {Mode: 0o644, ModTime: now},
+		"z ":        {Mode: 0o644, ModTime: now},
+	}
+	closed := map[string]error{"secret": syscall.EACCES, "walled": syscall.EPERM}
+	r, err := Check(t.Context(), hidden{m, t, true, closed}, Limits{OpenFiles: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"fifo bad-kind", "secret unreadable", "walled unreadable", "z  bad-name"}
+	if got := found(r); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if r.Directories != 2 || r.Files != 3 || r.Bytes != 8 {
+		t.Errorf("counts: %+v", r)
+	}
+	if _, err := Check(t.Context(), hidden{m, t, false, closed}, Limits{}); !errors.Is(err, syscall.EPERM) {
+		t.Errorf("without opening files: %v", err)
+	}
+	for _, fails := range []map[string]error{{"a": syscall.EIO}, {"walled": syscall.EIO}} {
+		if _, err := Check(t.Context(), hidden{m, t, true, fails}, Limits{OpenFiles: true}); !errors.Is(err, syscall.EIO) {
+			t.Errorf("%v: %v", fails, err)
+		}
+	}
+	for _, limits := range []Limits{{}, {OpenFiles: true}} {
+		if _, err := Check(t.Context(), hidden{m, t, true, map[string]error{".": syscall.EIO}}, limits); !errors.Is(err, syscall.EIO) {
+			t.Errorf("the root: %v", err)
+		}
+	}
 }
 
 func TestCheckWalk(t *testing.T) {
@@ -44,7 +107,7 @@ func TestCheckWalk(t *testing.T) {
 		"old":        {Mode: 0o644, ModTime: time.Unix(-2208988801, 0)},
 		"ReadMe.txt": {Mode: 0o644, ModTime: now},
 	}
-	r, err := Check(t.Context(), hidden{m, t}, Limits{})
+	r, err := Check(t.Context(), hidden{MapFS: m, t: t}, Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -96,6 +96,7 @@ var advice = map[string]string{
 	"expired":            "ask for a new one, or set this station's clock if it is wrong",
 	"name-clash":         "rename one; --case-clash lets names pass that differ only in case",
 	"not-a-bundle":       "give an image that sallyport prepare made, or a disc burnt from one",
+	"unreadable":         "get the right to read it, or take it out of the directory",
 	"wrong-size":         "copy the image again",
 	"no-medium":          "put one in",
 	"wrong-medium":       "put such a disc in",

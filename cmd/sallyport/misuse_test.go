@@ -139,7 +139,7 @@ func TestUnprivileged(t *testing.T) {
 		{"unreadable file", prepare("../holey", "x.iso"), 3, `^sallyport prepare: .*world\.txt: permission denied`},
 		{"unreadable directory", prepare("../walled", "x.iso"), 3, `^sallyport prepare: .*sub: permission denied`},
 		{"unreadable payload", prepare("../secret", "x.iso"), 3, `^sallyport prepare: .*secret: permission denied`},
-		{"scan of an unreadable directory", []string{"scan", "../walled"}, 3, `^sallyport scan: .*sub: permission denied`},
+		{"scan of an unreadable payload", []string{"scan", "../secret"}, 3, `^sallyport scan: .*secret: permission denied`},
 		{"output without permission", prepare("../payload", "../closed/x.iso"), 3, `^sallyport prepare: write \.\./closed/x\.iso: nothing can be made in \.\./closed: permission denied`},
 		{"repair without permission", []string{"repair", "../bundle.iso", "-o", "../closed/x.iso"}, 3, `^sallyport repair: write .*/closed/x\.iso: nothing can be made in .*/closed: permission denied`},
 		{"key without permission", []string{"key", "generate", "--no-password", "../closed/k"}, 3, `^sallyport key generate: write \.\./closed/k\.key: permission denied`},
@@ -159,6 +159,17 @@ func TestUnprivileged(t *testing.T) {
 			code, stdout, stderr := as("022", test.args...)
 			wantFailure(t, code, stdout, stderr, test.code, test.want)
 		})
+	}
+	// What a scan may not read is found, each of it, and the rest of the tree is looked at all the same.
+	for payload, want := range map[string]string{
+		"../holey":  "\"sub/deep/world.txt\": unreadable: permission denied\n3 directories, 4 files, 1 symlinks, 28 bytes: 1 findings on 1 paths (unreadable 1)\n",
+		"../walled": "\"sub\": unreadable: permission denied\n2 directories, 3 files, 0 symlinks, 22 bytes: 1 findings on 1 paths (unreadable 1)\n",
+	} {
+		code, stdout, stderr := as("022", "scan", payload)
+		wantFailure(t, code, "", stderr, 1, `^sallyport scan: refused \(unreadable\): .*: permission denied; get the right to read it, or take it out of the directory$`)
+		if stdout != want {
+			t.Errorf("scan %s:\n%swant:\n%s", payload, stdout, want)
+		}
 	}
 	if left := names(t, in("mine")); left != "s1\n" {
 		t.Errorf("left behind: %q", left)

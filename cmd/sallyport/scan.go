@@ -13,8 +13,9 @@ type scanCmd struct {
 }
 
 func (c *scanCmd) Help() string {
-	return `Names that could deceive or that other systems can't hold, devices, links that lead out, and limits.
-Nothing is changed. prepare makes the same check; --leave-out there leaves out what this lists.
+	return `Names that could deceive or that other systems can't hold, devices, links that lead out, and limits; also what
+you may not read (unreadable). Nothing is changed. prepare makes the same check; --leave-out there leaves out what this
+lists, except what may not be read: there it stops.
 
 Example: sallyport scan sources`
 }
@@ -34,7 +35,7 @@ func (c *scanCmd) run(e *env) (result, error) {
 		return nil, err
 	}
 	defer src.Close()
-	report, err := scan.Check(e.ctx, src, scan.Limits{AllowCaseClash: c.CaseClash})
+	report, err := scan.Check(e.ctx, src, scan.Limits{AllowCaseClash: c.CaseClash, OpenFiles: true})
 	if err != nil {
 		return nil, about(c.Source, err)
 	}
