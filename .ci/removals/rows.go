@@ -15,32 +15,46 @@ var attack = regexp.MustCompile(`^[A-Z]+[0-9]+$`)
 // coverage prints each row of the tables in document that no entry stands for, one whose id is the row's name or begins
 // with it and a dash. The rows are those of markdown tables whose first cell is a name like T1. Such a table has a
 // column with the heading state: a row whose state begins with "covered" must have an entry, and coverage reports
-// whether that is so. Any other state, such as "later", may go without.
+// whether that is so. Any other state, such as "later", may go without. Where the table has a column with the heading
+// test, a row with entries must have one with tests in each of the packages that the column names, the first words
+// between commas.
 func coverage(out io.Writer, document string, entries []entry) (bool, error) {
 	text, err := os.ReadFile(document)
 	if err != nil {
 		return false, fmt.Errorf("reading the list of attacks: %w", err)
 	}
-	removed := make(map[string]bool)
+	removed := make(map[string]map[string]bool) // the packages of each row's tests
 	for _, e := range entries {
 		row, _, _ := strings.Cut(e.id, "-")
-		removed[row] = true
+		if removed[row] == nil {
+			removed[row] = make(map[string]bool)
+		}
+		removed[row][e.pkg] = true
 	}
 	whole, rows, lacking := true, 0, 0
-	column, before := -1, []string(nil)
+	column, tests, before := -1, -1, []string(nil)
 	for i, line := range strings.Split(string(text), "\n") {
 		cells := splitRow(line)
 		switch {
 		case cells == nil:
 			column = -1
 		case strings.Trim(strings.Join(cells, ""), "-: ") == "":
-			column = slices.Index(before, "state")
+			column, tests = slices.Index(before, "state"), slices.Index(before, "test")
 		case attack.MatchString(cells[0]):
 			if column < 0 || column >= len(cells) {
 				return false, fmt.Errorf("%s:%d: the row %s has no cell in a column with the heading state", document, i+1, cells[0])
 			}
 			rows++
-			if removed[cells[0]] {
+			if pkgs := removed[cells[0]]; pkgs != nil {
+				if tests < 0 || tests >= len(cells) {
+					break
+				}
+				for named := range strings.SplitSeq(cells[tests], ",") {
+					if words := strings.Fields(named); len(words) > 0 && !pkgs["./"+words[0]] {
+						whole = false
+						fmt.Fprintf(out, "%s:%d: %s is tested in %s, they say, and has no entry with a test there\n", document, i+1, cells[0], words[0])
+					}
+				}
 				break
 			}
 			lacking++

@@ -193,15 +193,15 @@ func TestCoverage(t *testing.T) {
 | T10 | a giant | Covered |
 | T2 | a clock | later |
 
-| id | state | fault |
-|---|---|---|
-| O1 | covered | x |
+| id | state | fault | test |
+|---|---|---|---|
+| O1 | covered | x | burn, bundle/x over a corpus |
 
 | word | meaning |
 |---|---|
 | seal | T3 |
 `
-	entries := []entry{{id: "T10-giant"}, {id: "O1"}, {id: "T2x-other"}}
+	entries := []entry{{id: "T10-giant"}, {id: "O1", pkg: "./burn"}, {id: "O1-x", pkg: "./bundle/x"}, {id: "T2x-other"}}
 	tests := []struct {
 		name, text string
 		entries    []entry
@@ -212,6 +212,8 @@ func TestCoverage(t *testing.T) {
 			"T1 is covered, they say, and has no entry\n" + "T2 has no entry (later)\n" + "removals: 2 of 4 rows have an entry\n", ""},
 		{"only a later row without one", document, append(entries, entry{id: "T1-forged"}), true,
 			"T2 has no entry (later)\n" + "removals: 3 of 4 rows have an entry\n", ""},
+		{"a row without an entry in one of its packages", document, append(entries[:2:2], entry{id: "T1-forged"}), false,
+			"T2 has no entry (later)\n" + "O1 is tested in bundle/x, they say, and has no entry with a test there\n" + "removals: 3 of 4 rows have an entry\n", ""},
 		{"no state", strings.Replace(document, "| id | state |", "| id | what |", 1), entries, false, "", "11: the row O1 has no cell in a column with the heading state"},
 		{"no rows", "# Attacks\n", entries, false, "", "no table with rows"},
 	}
