@@ -148,8 +148,23 @@ func TestExpectRefuses(t *testing.T) {
 			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 				t.Errorf("left behind: %v, %v", left, err)
 			}
-			if g := plan(t, m, opt).Geometry(); int64(pipe.Len()) > g.DataBlocks*BlockSize {
-				t.Errorf("%d bytes were written: a seal too", pipe.Len())
+			if p := plan(t, m, opt); !test.early {
+				must(t, p.Expect(&expected, nil))
+				err := p.Foresee(t.Context(), nil)
+				if test.payload != nil || expected.Verity.Root != seal.Verity.Root {
+					wantCode(t, err, "seal-differs")
+				} else if err != nil {
+					t.Errorf("Foresee: %v", err)
+				}
+			}
+			// A stream gets the signed seal when all of it but the parity has come out as planned.
+			g := plan(t, m, opt).Geometry()
+			limit := g.DataBlocks
+			if expected.FEC != seal.FEC {
+				limit = g.SealB()
+			}
+			if int64(pipe.Len()) > limit*BlockSize {
+				t.Errorf("%d bytes were written, more than %d blocks: a seal too", pipe.Len(), limit)
 			}
 		})
 	}

@@ -3,6 +3,7 @@ package bundle
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -100,7 +101,8 @@ func (nowhere) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
 
 // WriteTo writes the image to a pipe or another stream that can't go back. Tree and parity wait in an unlinked
 // scratch file in the folder for temporary files; for parity the payload is read a second time, each block
-// checked against its leaf. What arrives before an error is no bundle: its end is missing.
+// checked against its leaf. With an expected seal only the tree waits: parity is written as it is computed. What
+// arrives before an error is no bundle: its end is missing.
 func (p *Plan) WriteTo(ctx context.Context, w io.Writer, progress Progress) (*Seal, error) {
 	scratch, err := unlinkedScratch()
 	if err != nil {
@@ -108,13 +110,38 @@ func (p *Plan) WriteTo(ctx context.Context, w io.Writer, progress Progress) (*Se
 	}
 	defer scratch.Close()
 	g := p.geometry
-	ownAt := (g.TreeBlocks + g.FECBlocks) * BlockSize // tree, parity, then the files that the format adds
-	own := &ownFiles{scratch: scratch, next: ownAt}
+	parityAt, ownAt := g.TreeBlocks*BlockSize, g.TreeBlocks*BlockSize
+	if p.expected == nil {
+		ownAt += g.FECBlocks * BlockSize
+	}
+	own := &ownFiles{scratch: scratch, next: ownAt} // tree, parity, then the files that the format adds
 	d, err := p.writeData(ctx, streamTo(w), io.NewOffsetWriter(scratch, 0), own, progress)
 	if err != nil {
 		return nil, err
 	}
-	parity, err := p.parityAgain(ctx, d.root, scratch, io.NewOffsetWriter(scratch, g.TreeBlocks*BlockSize), own, progress)
+	tree := contextReader{ctx, io.NewSectionReader(scratch, 0, parityAt)}
+	if p.expected != nil {
+		foreseen, err := hex.DecodeString(p.expected.FEC.SHA256)
+		if err != nil {
+			return nil, err
+		}
+		seal, err := p.sealed(d.manifest, d.root, foreseen)
+		if err != nil {
+			return nil, err
+		}
+		if err := p.writeHead(w, seal, tree); err != nil {
+			return nil, err
+		}
+		parity, err := p.parityAgain(ctx, d.root, scratch, appendTo{w}, own, progress)
+		if err != nil {
+			return nil, err
+		}
+		if seal, err = p.sealed(d.manifest, d.root, parity); err != nil {
+			return nil, err
+		}
+		return seal, p.writeTail(w, seal)
+	}
+	parity, err := p.parityAgain(ctx, d.root, scratch, io.NewOffsetWriter(scratch, parityAt), own, progress)
 	if err != nil {
 		return nil, err
 	}
@@ -122,24 +149,57 @@ func (p *Plan) WriteTo(ctx context.Context, w io.Writer, progress Progress) (*Se
 	if err != nil {
 		return nil, err
 	}
-	sealBlocks, err := p.sealArea(seal)
-	if err != nil {
+	if err := p.writeHead(w, seal, tree); err != nil {
 		return nil, err
+	}
+	if _, err := io.Copy(w, contextReader{ctx, io.NewSectionReader(scratch, parityAt, ownAt-parityAt)}); err != nil {
+		return nil, err
+	}
+	return seal, p.writeTail(w, seal)
+}
+
+// writeHead writes what stands between data and parity: seal A, superblock, tree.
+func (p *Plan) writeHead(w io.Writer, seal *Seal, tree io.Reader) error {
+	area, err := p.sealArea(seal)
+	if err != nil {
+		return err
 	}
 	superblock, err := p.superblock()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if _, err := w.Write(append(sealBlocks[:len(sealBlocks):len(sealBlocks)], superblock...)); err != nil {
-		return nil, err
+	if _, err := w.Write(append(area, superblock...)); err != nil {
+		return err
 	}
-	if _, err := io.Copy(w, contextReader{ctx, io.NewSectionReader(scratch, 0, ownAt)}); err != nil {
-		return nil, err
+	_, err = io.Copy(w, tree)
+	return err
+}
+
+// writeTail writes what stands behind parity: seal B, the locator's copy, padding.
+func (p *Plan) writeTail(w io.Writer, seal *Seal) error {
+	tail, err := p.sealArea(seal)
+	if err != nil {
+		return err
 	}
-	tail := append(sealBlocks, g.locator()...)
-	tail = append(tail, make([]byte, (g.ImageBlocks()-g.Padding())*BlockSize)...)
-	_, err = w.Write(tail)
-	return seal, err
+	g := p.geometry
+	tail = append(tail, g.locator()...)
+	_, err = w.Write(append(tail, make([]byte, (g.ImageBlocks()-g.Padding())*BlockSize)...))
+	return err
+}
+
+// appendTo is a stream as the io.WriterAt of somebody who writes in ascending order, as encodeParity sees to.
+type appendTo struct{ io.Writer }
+
+func (a appendTo) WriteAt(p []byte, _ int64) (int, error) { return a.Write(p) }
+
+// Foresee reads the payload, and refuses one that isn't the expected seal's, before anything is made of it. It
+// doesn't compute parity, which follows from the root hash.
+func (p *Plan) Foresee(ctx context.Context, progress Progress) error {
+	if p.expected == nil {
+		return errors.New("foresee: no seal is expected")
+	}
+	_, err := p.writeData(ctx, streamTo(io.Discard), nowhere{}, nil, progress)
+	return err
 }
 
 // parityAgain reads the payload a second time, each block checked against the tree at the beginning of scratch,
