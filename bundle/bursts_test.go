@@ -36,7 +36,7 @@ func repairedImage(src Source) ([]byte, *Repaired, error) {
 		return nil, nil, err
 	}
 	defer file.Close()
-	rep, err := repairInto(context.Background(), c, others, src, file, nil)
+	rep, err := repairInto(context.Background(), c, others, src, &image{file: file}, nil)
 	if err != nil {
 		return nil, nil, err
 	}

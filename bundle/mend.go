@@ -121,8 +121,7 @@ func (c *Claims) mendedRun(first, end int64) {
 	c.mended.add(first, end)
 }
 
-// mendAreas repairs data and tree in the overlay, and unless it is kept the parity. That the seal's digest of the parity was wrong from the
-// beginning harms neither data nor tree: whoever reads the parity finds out.
+// mendAreas repairs data and tree in the overlay, and unless it is kept the parity.
 func mendAreas(ctx context.Context, c *Claims, over *overlay, keepParity bool, progress Progress) (*verity.RepairReport, error) {
 	g := c.Geometry
 	root, err := parseDigest(c.Seal.Verity.Root)
@@ -147,9 +146,6 @@ func mendAreas(ctx context.Context, c *Claims, over *overlay, keepParity bool, p
 	}, tell)
 	if cause := context.Cause(ctx); errors.Is(cause, errLostSource) {
 		return nil, fmt.Errorf("repair: %w", cause)
-	}
-	if errors.Is(err, verity.ErrParitySum) {
-		return report, nil
 	}
 	return report, err
 }

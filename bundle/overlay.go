@@ -19,10 +19,12 @@ type overlay struct {
 	file   *os.File
 	lost   func(error)            // told when the whole source is lost; may be nil
 	mended func(first, end int64) // told which blocks are put in, under mu
+	behind *writeBehind           // what is kept goes to file through it; nil: at once
 
 	mu      sync.RWMutex
 	capture bool
 	have    blockSet // blocks that file serves
+	made    blockSet // of them those that are not as the source gave them; only with behind
 	gone    error    // what the source was lost with
 }
 
@@ -75,20 +77,33 @@ func (o *overlay) Close() error { return o.file.Close() }
 
 // ReadAt gives mended and kept blocks from the scratch file, all others from the source.
 func (o *overlay) ReadAt(p []byte, off int64) (n int, err error) {
+	return o.readAt(p, off, o.have, o.readSource)
+}
+
+// readAgain is ReadAt for blocks that were judged before, and aren't by what is read now: those that were kept as they
+// were come from the source, where reading them a second time is cheap.
+func (o *overlay) readAgain(p []byte, off int64) (n int, err error) {
+	if o.behind == nil || o.src.Medium {
+		return o.ReadAt(p, off)
+	}
+	return o.readAt(p, off, o.made, o.fetch)
+}
+
+func (o *overlay) readAt(p []byte, off int64, inFile blockSet, source func([]byte, int64) (int, error)) (n int, err error) {
 	if off < 0 {
 		return 0, fmt.Errorf("read at byte %d", off)
 	}
 	for n < len(p) {
 		at := off + int64(n)
 		o.mu.RLock()
-		have, stop := o.have.run(at/BlockSize, blocksOf(off+int64(len(p))))
+		have, stop := inFile.run(at/BlockSize, blocksOf(off+int64(len(p))))
 		o.mu.RUnlock()
 		q := p[n:min(int64(len(p)), stop*BlockSize-off)]
 		var m int
 		if have {
-			m, err = o.file.ReadAt(q, at)
+			m, err = o.readFile(q, at)
 		} else {
-			m, err = o.readSource(q, at)
+			m, err = source(q, at)
 		}
 		n += m
 		if m == len(q) && (err == nil || err == io.EOF) {
@@ -102,7 +117,28 @@ func (o *overlay) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
+func (o *overlay) readFile(p []byte, off int64) (int, error) {
+	if o.behind != nil {
+		o.mu.Lock()
+		err := o.behind.flush()
+		o.mu.Unlock()
+		if err != nil {
+			return 0, err
+		}
+	}
+	return o.file.ReadAt(p, off)
+}
+
+// readSource reads what isn't in the file, and keeps it.
 func (o *overlay) readSource(p []byte, off int64) (int, error) {
+	n, err := o.fetch(p, off)
+	if !errors.Is(err, errLostSource) {
+		o.keep(p[:n], off)
+	}
+	return n, err
+}
+
+func (o *overlay) fetch(p []byte, off int64) (int, error) {
 	o.mu.RLock()
 	gone := o.gone
 	o.mu.RUnlock()
@@ -116,7 +152,6 @@ func (o *overlay) readSource(p []byte, off int64) (int, error) {
 	if err != nil && err != io.EOF && o.src.Gone != nil && o.src.Gone(err) {
 		return n, o.lose(err)
 	}
-	o.keep(p[:n], off)
 	return n, err
 }
 
@@ -141,8 +176,10 @@ func (o *overlay) keep(p []byte, off int64) {
 	defer o.mu.Unlock()
 	for lba := first; lba < end && o.capture; {
 		have, stop := o.have.run(lba, end)
-		if !have {
-			if _, err := o.file.WriteAt(p[lba*BlockSize-off:stop*BlockSize-off], lba*BlockSize); err != nil {
+		if q := p[lba*BlockSize-off : stop*BlockSize-off]; !have {
+			if o.behind != nil {
+				o.behind.take(q, lba*BlockSize)
+			} else if _, err := o.file.WriteAt(q, lba*BlockSize); err != nil {
 				o.capture = false // as without room: the medium is read again
 				return
 			}
@@ -160,10 +197,9 @@ func (o *overlay) WriteAt(p []byte, off int64) (int, error) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if n, err := o.file.WriteAt(p, off); err != nil {
+	if n, err := o.write(p, off); err != nil {
 		return n, fmt.Errorf("keep mended blocks: %w", err)
 	}
-	o.have.add(off/BlockSize, end/BlockSize)
 	if o.mended != nil {
 		o.mended(off/BlockSize, end/BlockSize)
 	}
@@ -174,11 +210,30 @@ func (o *overlay) WriteAt(p []byte, off int64) (int, error) {
 func (o *overlay) put(lba int64, blocks []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if _, err := o.file.WriteAt(blocks, lba*BlockSize); err != nil {
+	if _, err := o.write(blocks, lba*BlockSize); err != nil {
 		return fmt.Errorf("keep LBA %d: %w", lba, err)
 	}
-	o.have.add(lba, lba+int64(len(blocks))/BlockSize)
 	return nil
+}
+
+// write puts whole blocks into the file, over what was kept of them. The caller holds mu.
+func (o *overlay) write(p []byte, off int64) (int, error) {
+	if o.behind != nil {
+		if err := o.behind.flush(); err != nil {
+			return 0, err
+		}
+	}
+	if n, err := o.file.WriteAt(p, off); err != nil {
+		return n, err
+	}
+	first, end := off/BlockSize, (off+int64(len(p)))/BlockSize
+	o.have.add(first, end)
+	if o.behind != nil {
+		o.made.add(first, end)
+		// It is to be on the disk soon: the sooner it is begun with, the better. When it fails the sync at the end tells.
+		_ = unix.SyncFileRange(int(o.file.Fd()), off, int64(len(p)), unix.SYNC_FILE_RANGE_WRITE)
+	}
+	return len(p), nil
 }
 
 // area is count blocks of the image from lba on, as verity mends them.
@@ -190,6 +245,11 @@ type overlayArea struct {
 	io.ReaderAt
 	o     *overlay
 	first int64 // byte
+}
+
+// ReadAgainAt is [verity.Area]'s.
+func (a overlayArea) ReadAgainAt(p []byte, off int64) (int, error) {
+	return a.o.readAgain(p, a.first+off)
 }
 
 func (a overlayArea) WriteAt(p []byte, off int64) (int, error) { return a.o.WriteAt(p, a.first+off) }

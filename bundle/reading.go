@@ -219,14 +219,9 @@ func (r *reading) payload(ctx context.Context) error {
 	if err := r.put(&r.entries[0], nil); err != nil {
 		return err
 	}
-	want := readme(r.claims.Seal.identity(), r.claims.Geometry)
-	cmp := &compareWriter{r: s}
-	if _, err := cmp.Write(want); errors.Is(err, errDiffers) {
-		return refuse("readme-differs", "README.txt, byte %d: not the text of profile 1", cmp.at)
-	} else if err != nil {
+	if err := r.compareReadme(s); err != nil {
 		return err
 	}
-	r.readme = sha256.Sum256(want)
 	for i := 1; i < len(r.entries); i++ {
 		e := &r.entries[i]
 		if e.Type != File {
@@ -252,6 +247,19 @@ func (r *reading) payload(ctx context.Context) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// compareReadme compares the text of README.txt, which s begins with.
+func (r *reading) compareReadme(s io.Reader) error {
+	want := readme(r.claims.Seal.identity(), r.claims.Geometry)
+	cmp := &compareWriter{r: s}
+	if _, err := cmp.Write(want); errors.Is(err, errDiffers) {
+		return refuse("readme-differs", "README.txt, byte %d: not the text of profile 1", cmp.at)
+	} else if err != nil {
+		return err
+	}
+	r.readme = sha256.Sum256(want)
 	return nil
 }
 

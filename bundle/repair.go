@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io"
+	"slices"
+
+	"sallyport/bundle/verity"
 )
 
 // RepairOptions of [Repair]. The zero value is good.
@@ -20,9 +23,12 @@ type RepairOptions struct {
 }
 
 // Repair writes the image that a bundle was made as, byte for byte, to a file at path: data, tree and parity are
-// repaired, everything else derives from the seal. Each block of src is read once, and before that all of it once
-// more when block 0 is no help. The file is checked as [Check] does, and appears under its name when it is complete and synced; until then, and after an error, nothing changes. What is at
-// path by then is an error (fs.ErrExist), and stays.
+// repaired, everything else derives from the seal. Each block of a medium is read once (of another source those that
+// decoding takes a second time), and before that all of it once more when block 0 is no help. Every block of data and
+// tree is hashed up to the root hash before or as it is written, parity is held to its digest, and what derives from
+// the seal and what was made is read again at the end; the files' digests are for whoever reads the image, but without
+// parity it is checked as [Check] does. The file appears under its name when it is complete and synced; until then,
+// and after an error, nothing changes. What is at path by then is an error (fs.ErrExist), and stays.
 // src may be shorter than the image (what is missing is lost) or longer. It returns what had to be repaired, nil
 // when nothing was damaged.
 //
@@ -54,7 +60,7 @@ func Repair(ctx context.Context, src Source, path string, opt RepairOptions) (_ 
 			out.discard()
 		}
 	}()
-	repaired, err := repairInto(ctx, c, others, src, out.file, opt.Progress)
+	repaired, err := repairInto(ctx, c, others, src, out, opt.Progress)
 	if err != nil {
 		return nil, err
 	}
@@ -91,27 +97,114 @@ func (c *Claims) behind(src Source) []string {
 	return nil
 }
 
-// repairInto brings the whole image into file, which is empty, and checks it.
-func repairInto(ctx context.Context, c *Claims, others []sighting, src Source, file *os.File, progress Progress) (*Repaired, error) {
+// repairInto brings the whole image into out, which is empty, and checks it.
+func repairInto(ctx context.Context, c *Claims, others []sighting, src Source, out *image, progress Progress) (*Repaired, error) {
 	blocks := c.Geometry.ImageBlocks()
-	size := blocks * BlockSize
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	// What is read of the source goes straight to its place.
-	over := &overlay{src: src, limit: blocks, file: file, capture: true, have: blockSet{}, mended: c.mendedRun}
-	r := &reading{src: Source{ReaderAt: over, Size: size, Medium: src.Medium, Gone: src.Gone}, claims: c, opt: VerifyOptions{Progress: progress}, over: over, restoring: true}
-	if err := r.restore(ctx); err != nil {
+	behind := newWriteBehind(out, stop)
+	defer behind.stop()
+	over := &overlay{src: src, limit: blocks, file: out.file, behind: behind, capture: true, have: blockSet{}, made: blockSet{}, mended: c.mendedRun}
+	r := &reading{src: Source{ReaderAt: over, Size: blocks * BlockSize, Medium: src.Medium, Gone: src.Gone}, claims: c, opt: VerifyOptions{Progress: progress}, over: over, restoring: true}
+	err := r.restore(ctx)
+	if writeErr := behind.flush(); writeErr != nil {
+		return nil, writeErr
+	}
+	if err != nil {
 		return nil, damage(err)
 	}
 	if err := c.oneImage(others); err != nil {
 		return nil, err
 	}
-	checked, err := Check(ctx, Source{ReaderAt: file, Size: size}, nil, progress)
-	if err != nil {
-		return nil, fmt.Errorf("check the repaired image: %w", err)
-	}
-	if len(checked.Notes) > 0 {
-		return nil, refuse("damaged", "the image can't be made as it was: %s", checked.Notes[0])
+	if err := r.checkMade(ctx, out.file); err != nil {
+		return nil, err
 	}
 	return r.repaired(), nil
+}
+
+// checkMade reads the output. Without parity nothing is known of what was copied, and all of it is checked as [Check]
+// does. With parity all of data and tree was hashed up to the root hash, or made and held to it, and parity held to its
+// digest, in the memory that it was then written from (verity.Repair says so by its success). Hashing it all a second
+// time, and each file for its own, would say nothing new: what the files' digests should be stands under the same seal,
+// and whoever reads the image compares them. So read again are locator and seals, which have to be those that were
+// judged; all that derives from the seal: superblock, directory area, README, SHA256SUMS and padding; the manifest; and
+// every block that was made here.
+func (r *reading) checkMade(ctx context.Context, file io.ReaderAt) error {
+	c, g := r.claims, r.claims.Geometry
+	src := Source{ReaderAt: file, Size: g.ImageBlocks() * BlockSize}
+	if !r.mends() {
+		if _, err := Check(ctx, src, nil, r.opt.Progress); err != nil {
+			return fmt.Errorf("check the repaired image: %w", err)
+		}
+		return nil
+	}
+	made, err := inspect(ctx, src, false)
+	if err == nil && (made.Digest() != c.Digest() || !slices.EqualFunc(made.Slots, c.Slots, bytes.Equal)) {
+		err = errors.New("the seal is another one")
+	}
+	if err == nil {
+		_, err = made.Signatures()
+	}
+	if err != nil {
+		return fmt.Errorf("check the repaired image: %w", err)
+	}
+	out := &reading{step: "verify", src: src, claims: made, opt: VerifyOptions{NoRepair: true, Progress: r.opt.Progress}}
+	for _, step := range []func(context.Context) error{
+		out.superblockAndTree, out.manifest, out.directories, out.readmeFile, out.sums, out.rest,
+		func(ctx context.Context) error { return out.madeBlocks(ctx, c.mended) },
+	} {
+		if err := step(ctx); err != nil {
+			return fmt.Errorf("check the repaired image: %w", damage(err))
+		}
+	}
+	if len(out.notes) > 0 {
+		return refuse("damaged", "the image can't be made as it was: %s", out.notes[0])
+	}
+	return nil
+}
+
+// readmeFile compares README.txt, the first file.
+func (r *reading) readmeFile(ctx context.Context) error {
+	lba, blocks := r.layout.Extent(layoutPayload - 1)
+	s := r.stream(ctx, lba, blocks)
+	defer s.Close()
+	return r.compareReadme(s)
+}
+
+// madeBlocks checks the blocks of data and tree that were made, and with any of the parity all of that.
+func (r *reading) madeBlocks(ctx context.Context, made blockSet) error {
+	g := r.claims.Geometry
+	treeMade, parityMade := false, false
+	for first, end := range made.runs() {
+		treeMade = treeMade || first < g.FEC() && end > g.Tree()
+		parityMade = parityMade || first < g.SealB() && end > g.FEC()
+		if end = min(end, g.DataBlocks); first < end {
+			if err := r.skim(ctx, first, end); err != nil {
+				return err
+			}
+		}
+	}
+	if treeMade {
+		// One block of data brings the leaves of many, and all of them are checked.
+		for lba := int64(0); lba < g.DataBlocks; lba += verity.LeavesCheckedFor {
+			if err := r.skim(ctx, lba, lba+1); err != nil {
+				return err
+			}
+		}
+	}
+	if parityMade {
+		return r.parity(ctx)
+	}
+	return nil
+}
+
+// skim checks the data blocks first to end-1.
+func (r *reading) skim(ctx context.Context, first, end int64) error {
+	s := r.stream(ctx, first, end-first)
+	defer s.Close()
+	_, err := io.Copy(io.Discard, s)
+	return err
 }
 
 // inspectAnywhere reads locator and seal. When block 0 doesn't lead to a seal it looks for them through the whole
@@ -149,6 +242,9 @@ func (r *reading) restore(ctx context.Context) error {
 	}
 	if r.mends() {
 		report, err := mendAreas(ctx, c, r.over, false, r.opt.Progress)
+		if errors.Is(err, verity.ErrParitySum) {
+			return refuse("damaged", "the image can't be made as it was: %v", err)
+		}
 		if err != nil {
 			return beyondRepair(g, err, nil)
 		}
@@ -183,9 +279,6 @@ func (r *reading) restore(ctx context.Context) error {
 		if err := r.over.put(part.lba, part.bytes); err != nil {
 			return err
 		}
-	}
-	if !r.over.capture {
-		return errors.New("keep what was read: writing failed")
 	}
 	return nil
 }

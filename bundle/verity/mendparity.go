@@ -51,6 +51,9 @@ func (r *repairer) encodeParity(columns *bitset, h hash.Hash) error {
 	roots := r.p.Roots
 	out := make([]byte, cap(d.strips[0].cols)*roots*BlockSize)
 	losses := r.counts(r.decoded)
+	for _, s := range d.strips {
+		s.judges = true // decoding is over
+	}
 	var from, done int64
 	return ahead(d.strips, func(s *strip) bool { return s.plan(columns, &from) }, (*strip).fill, func(s *strip) error {
 		if r.ctx.Err() != nil {

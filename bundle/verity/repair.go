@@ -16,6 +16,24 @@ type Area interface {
 	io.WriterAt
 }
 
+// SecondReader is an [Area] that gives blocks a second time for less. ReadAgainAt
+// is read instead of ReadAt where nothing is judged by what it gives: to decode.
+type SecondReader interface {
+	ReadAgainAt(p []byte, off int64) (n int, err error)
+}
+
+type readerAtFunc func(p []byte, off int64) (int, error)
+
+func (f readerAtFunc) ReadAt(p []byte, off int64) (int, error) { return f(p, off) }
+
+// again is where a is read to decode.
+func again(a Area) io.ReaderAt {
+	if s, ok := a.(SecondReader); ok {
+		return readerAtFunc(s.ReadAgainAt)
+	}
+	return a
+}
+
 // Protected is a data area with its hash tree and parity, and what a trusted
 // source says about them.
 type Protected struct {

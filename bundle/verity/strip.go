@@ -21,6 +21,7 @@ type strip struct {
 	lacks  []bool // parity blocks that the medium doesn't give
 	dead   []bool // columns that have such
 	guess  []bool // columns that can't be solved from known places
+	judges bool   // the parity read is compared with what it should be
 	worst  []int  // symbols that a codeword of the column had lost, where that isn't a matter of blocks
 	gaps   []gap  // of parity, newly found: blocks of the parity area
 }
@@ -147,9 +148,9 @@ func (s *strip) readRun(j, q, end int) {
 		s.readRun(j, q, mid)
 		q, first = mid, data
 	}
-	g := gentle{r: r.p.Data, end: data, exact: true}
+	g := gentle{r: again(r.p.Data), end: data, exact: true}
 	if first >= data {
-		g.r, g.end = r.p.Tree, r.blocks-data
+		g.r, g.end = again(r.p.Tree), r.blocks-data
 		first -= data
 	}
 	buf := s.in[(j*len(s.cols)+q)*BlockSize:][:(end-q)*BlockSize]
@@ -163,6 +164,9 @@ func (s *strip) readRun(j, q, end int) {
 func (s *strip) readParity() {
 	r, per := s.r, s.r.p.Roots
 	g := gentle{r: r.p.FEC, end: r.rounds * int64(per), exact: true}
+	if !s.judges {
+		g.r = again(r.p.FEC)
+	}
 	n := len(s.cols) * per
 	number := func(i int) int64 { return s.cols[i/per]*int64(per) + int64(i%per) }
 	for i := 0; i < n; {

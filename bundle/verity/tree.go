@@ -13,6 +13,9 @@ const (
 	leafBatch = 256
 	// leafBatches of them are kept in memory.
 	leafBatches = 16
+	// LeavesCheckedFor is how many data blocks, counted from a multiple of it, are
+	// under the leaves that are read and checked when any of them is read.
+	LeavesCheckedFor = dataPerBatch
 	// dataPerBatch is the number of data blocks under one batch.
 	dataPerBatch = leafBatch * digestsPerBlock
 )
