@@ -15,6 +15,7 @@ type request struct {
 	data  scsi.Data
 	limit time.Duration // left of the time limit; negative: none
 	flips []*armed      // faults that change data
+	lies  []*armed      // faults that change replies
 }
 
 func (r *request) u16(off int) int    { return int(binary.BigEndian.Uint16(r.cdb[off:])) }
@@ -41,13 +42,19 @@ func init() {
 	commands = map[byte]*command{
 		0x00: {name: "test-unit-ready", medium: true, run: (*Drive).nothing},
 		0x03: {name: "request-sense", always: true, run: (*Drive).requestSense},
+		0x04: {name: "format-unit", medium: true, run: (*Drive).formatUnit},
 		0x12: {name: "inquiry", always: true, run: (*Drive).inquiry},
+		0x15: {name: "mode-select", run: (*Drive).modeSelect},
+		0x1A: {name: "mode-sense", run: (*Drive).modeSense},
 		0x1B: {name: "start-stop-unit", run: (*Drive).startStop},
 		0x1E: {name: "prevent-allow-medium-removal", busy: true, run: (*Drive).preventAllow},
 		0x23: {name: "read-format-capacities", run: (*Drive).readFormatCapacities},
 		0x25: {name: "read-capacity", medium: true, run: (*Drive).readCapacity},
 		0x28: {name: "read", medium: true, run: (*Drive).read},
 		0x2A: {name: "write", medium: true, run: (*Drive).write},
+		0x2B: {name: "seek", medium: true, run: (*Drive).seek},
+		0x2E: {name: "write", medium: true, run: (*Drive).write},
+		0x2F: {name: "verify", medium: true, run: (*Drive).verify},
 		0x35: {name: "synchronize-cache", medium: true, run: (*Drive).synchronizeCache},
 		0x43: {name: "read-toc", medium: true, run: (*Drive).readTOC},
 		0x46: {name: "get-configuration", always: true, run: (*Drive).getConfiguration},
@@ -60,10 +67,29 @@ func init() {
 		0x5A: {name: "mode-sense", run: (*Drive).modeSense},
 		0x5B: {name: "close-track-session", medium: true, run: (*Drive).closeTrackSession},
 		0x5C: {name: "read-buffer-capacity", medium: true, run: (*Drive).readBufferCapacity},
+		0x5D: {name: "send-cue-sheet", medium: true, run: (*Drive).sendCueSheet},
+		0xA8: {name: "read", medium: true, run: (*Drive).read},
+		0xAA: {name: "write", medium: true, run: (*Drive).write},
+		0xAC: {name: "get-performance", run: (*Drive).getPerformance},
 		0xAD: {name: "read-disc-structure", medium: true, run: (*Drive).readDiscStructure},
 		0xB6: {name: "set-streaming", run: (*Drive).setStreaming},
 		0xBB: {name: "set-cd-speed", run: (*Drive).setCDSpeed},
+		0xBD: {name: "mechanism-status", run: (*Drive).mechanismStatus},
+		0xBE: {name: "read-cd", medium: true, run: (*Drive).readCD},
 	}
+}
+
+// blocks returns which blocks a command is about.
+func (r *request) blocks() (lba, n uint32, ok bool) {
+	switch r.cdb[0] {
+	case 0x28, 0x2A, 0x2E, 0x2F:
+		return r.u32(2), uint32(r.u16(7)), true
+	case 0xA8, 0xAA:
+		return r.u32(2), r.u32(6), true
+	case 0xBE:
+		return r.u32(2), r.u32(5) & 0xFFFFFF, true
+	}
+	return 0, 0, false
 }
 
 // cdbLength gives a CDB's length by its operation code's group (SPC-3 4.3.4.1).
@@ -81,20 +107,32 @@ func cdbLength(op byte) int {
 
 const commandTime = 100 * time.Microsecond
 
-// Do implements scsi.Transport.
+// Do implements scsi.Transport. A CDB may be longer than its operation code
+// says: what is behind it doesn't count.
 func (d *Drive) Do(ctx context.Context, cdb []byte, data scsi.Data) (int, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.command.Lock()
+	defer d.command.Unlock()
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	if len(cdb) == 0 || cdbLength(cdb[0]) != 0 && len(cdb) != cdbLength(cdb[0]) || len(data.In) > 0 && len(data.Out) > 0 {
+	d.enter()
+	n, err := d.do(ctx, cdb, data)
+	lag := d.lag()
+	d.mu.Unlock()
+	// A command that was sent is waited for: only its time limit ends it, and
+	// that has been taken into account.
+	d.sleep(context.WithoutCancel(ctx), lag)
+	return n, err
+}
+
+func (d *Drive) do(ctx context.Context, cdb []byte, data scsi.Data) (int, error) {
+	if len(cdb) == 0 || len(cdb) < cdbLength(cdb[0]) || len(data.In) > 0 && len(data.Out) > 0 {
 		return 0, &scsi.TransportError{Err: fmt.Errorf("malformed command: cdb of %d bytes, %d bytes in, %d bytes out", len(cdb), len(data.In), len(data.Out))}
 	}
-	r := &request{cdb: cdb, data: data, limit: -1}
-	if deadline, ok := ctx.Deadline(); ok {
-		r.limit = max(0, time.Until(deadline))
+	if n := cdbLength(cdb[0]); n > 0 {
+		cdb = cdb[:n]
 	}
+	r := &request{cdb: cdb, data: data, limit: d.limit(ctx)}
 	if d.gone {
 		return 0, &scsi.TransportError{Err: scsi.ErrGone}
 	}
@@ -108,6 +146,7 @@ func (d *Drive) Do(ctx context.Context, cdb []byte, data scsi.Data) (int, error)
 	}
 	n, err := d.execute(r, c, before)
 	if err == nil {
+		n = r.falsify(n)
 		err = d.strike(r, after)
 	}
 	if d.broken != nil {
@@ -133,7 +172,7 @@ func (d *Drive) execute(r *request, c *command, withheld *armed) (int, error) {
 			return 0, sense(code)
 		}
 		if d.busy() && !c.busy {
-			return 0, d.longWrite()
+			return 0, parsed(d.progress())
 		}
 	}
 	if c.medium {
@@ -160,14 +199,18 @@ func (d *Drive) ready() error {
 	return nil
 }
 
-// longWrite is 2/04/08 with how far the long operation has come.
-func (d *Drive) longWrite() error {
-	b := fixedSense(0x70, 0x20408, nil)
+// longWrite is 2/04/08: the buffer is full.
+func (d *Drive) longWrite() error { return sense(0x20408) }
+
+// progress is sense data that says what long operation goes on, and how far it
+// has come.
+func (d *Drive) progress() []byte {
+	b := fixedSense(0x70, d.busyCode, nil)
 	if total := d.busyUntil.Sub(d.busyFrom); total > 0 {
 		b[15] = 0x80
 		binary.BigEndian.PutUint16(b[16:], uint16(0xFFFF*d.now.Sub(d.busyFrom)/total))
 	}
-	return parsed(b)
+	return b
 }
 
 // fixedSense builds sense data in fixed format (SPC-3 4.5.3); code is

@@ -1,25 +1,38 @@
-// Package drivesim simulates a DVD-R recorder behind scsi.Transport: a drive
-// with a tray, a write buffer that drains, and one write-once disc that lives
-// in a directory and remembers what was done to it.
+// Package drivesim simulates an optical recorder behind scsi.Transport: a drive
+// with a tray, a write buffer that drains, and one write-once disc (DVD-R,
+// DVD+R, CD-R or BD-R) that lives in files and remembers what was done to it.
+// The programs that burn real discs are meant not to notice.
 //
-//	DIR/disc.img    the blocks recorded in the disc's only track, 2,048 bytes
-//	                each; it appears with the first recorded block
+//	DIR/disc.img    the blocks recorded on the disc, 2,048 bytes each, block N
+//	                at N × 2,048; it appears with the first recorded block
 //	DIR/state.json  drive and disc; replaced atomically
 //	DIR/faults      what shall go wrong, a line each; optional
 //	DIR/lock        held while a process has the drive open
+//
+// or, with OpenImage, beside an image file: IMAGE, IMAGE.json, IMAGE.lock.
 //
 // Open makes a directory that isn't there, with a blank disc in the tray. The
 // disc is marked incomplete, on stable storage, before its first block is
 // recorded: whatever happens to the process afterwards, it is never blank
 // again.
 //
+// # Media
+//
+// A disc is a list of tracks in sessions. What is written incrementally (DVD-R,
+// DVD+R, BD-R, CD-R track at once) ends in a whole ECC block, padded with
+// zeros; DVD-R takes disc at once after RESERVE TRACK, CD-R session at once
+// after SEND CUE SHEET, with the pause at negative addresses. Between sessions
+// lies a gap. Behind a CD's track that was written at once two blocks belong to
+// it that can't be read. A blank BD-R can be formatted: for spare areas, and to
+// let recorded blocks be overwritten.
+//
 // # Time
 //
 // The drive has a clock of its own. It starts at the time of Open and is moved
-// by Wait and by what commands take; nothing ever sleeps. A command's time
-// limit is what is left of its context's deadline when it arrives: a command
-// that would take longer ends in scsi.ErrTimeout, with the clock moved by the
-// limit.
+// by Wait and by what commands take; nothing ever sleeps, unless Follow was
+// called, which ties the clock to the wall's. A command's time limit is what is
+// left of its context's deadline when it arrives: a command that would take
+// longer ends in scsi.ErrTimeout, with the clock moved by the limit.
 //
 // # What it refuses
 //
@@ -27,10 +40,12 @@
 // (2/3A), while the disc spins up (2/04/01) or a long operation runs (2/04/08);
 // the first command after power-on or reset (6/29) and after loading (6/28); a
 // write that doesn't fit the buffer at the moment (2/04/08), at any address but
-// the next writable one (5/21/02), past the reservation (5/63), past the end
-// (5/21/00), before write parameters are set (5/64) or, in disc-at-once mode,
-// before a reservation (5/2C), and on a closed disc (5/30/05); a read of what
-// was not recorded (5/21/00); ejecting when removal is prevented (5/53/02).
+// a next writable one (5/21/02), past the reservation (5/63), past the end
+// (5/21/00), before write parameters are set where the medium needs them (5/64)
+// or, at once, before a reservation or cue sheet (5/2C), and on a closed disc
+// (5/30/05); a read of what was not recorded (5/21/00); ejecting when removal is
+// prevented (5/53/02). During a long operation other commands end in 2/04/04
+// (formatting), 2/04/07 (closing) or 2/04/08 (writing).
 //
 // # Faults
 //
@@ -57,6 +72,14 @@
 //	                     report it ends with this as a deferred error
 //	timeout              no answer within the time limit; the bus is then reset
 //	gone                 the drive leaves the bus for good
+//	status XX            the command ends with this SAM status, in hex: 08 is
+//	                     busy
+//	busy K/AA/QQ DURATION  a long operation begins: until its end commands end in
+//	                     this sense, also this one unless "after"
+//	tray                 the tray opens, even when it is locked
+//	reset                the bus is reset
+//	reply OFFSET HEX     the reply has these bytes from OFFSET on
+//	short N              the reply is cut to N bytes
 //	slow DURATION        each block of the command (or the command, when it has
 //	                     none) takes this long (Go syntax: 1m, 300ms)
 //	flip OFFSET          bit 0 of this byte of each block in question is
@@ -66,7 +89,6 @@
 package drivesim
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -76,12 +98,10 @@ import (
 	"time"
 
 	"sallyport/burn/mmc"
-	"sallyport/media/scsi"
 )
 
 const (
 	blockSize = mmc.BlockSize
-	eccBlocks = 16 // blocks of an ECC block, the unit of recording on DVD
 
 	// DVDRBlocks is the capacity of a DVD-R in blocks.
 	DVDRBlocks = 2298496
@@ -89,28 +109,36 @@ const (
 	oneX = 1385 // kB/s
 )
 
-// Config is the drive and the blank disc of a directory that is made. Its zero
-// value is a full-height 16× recorder with a DVD-R.
+// Config is the drive and the disc of a directory that is made. Its zero value
+// is a full-height 16× recorder with a blank DVD-R.
 type Config struct {
-	Capacity uint32        // of the disc in blocks; 0: that of a real one
-	Profile  mmc.Profile   // of the disc: mmc.DVDR (0), DVDPlusR, CDR, BDR. Others are recognised and refused
-	NoDAO    bool          // the drive records incrementally only
-	NoLoad   bool          // the tray has to be pushed in by hand
-	Buffer   int           // bytes; 0: 2 MiB
-	Speed    int           // fastest, kB/s; 0: 16×, 22,160
-	SpinUp   time.Duration // until a loaded disc is ready; 0: 8 s
-	Empty    bool          // no disc in the tray; Load puts the blank one in
+	Capacity  uint32        // of the disc in blocks; 0: that of a real one
+	Profile   mmc.Profile   // of the disc: mmc.DVDR (0), DVDPlusR, CDR, BDR; CDROM, DVDROM and BDROM come with something on them. Others are recognised and refused
+	NoDAO     bool          // the drive writes no disc and no session at once
+	NoReserve bool          // the drive has no RESERVE TRACK
+	NoLoad    bool          // the tray has to be pushed in by hand
+	Buffer    int           // bytes; 0: 2 MiB
+	Speed     int           // fastest, kB/s; 0: 16× for DVD, 22,160; 48× for CD, 8,467; 6× for BD, 26,973
+	SpinUp    time.Duration // until a loaded disc is ready; 0: 8 s
+	Empty     bool          // no disc in the tray; Load puts the blank one in
 }
 
 // Drive is the simulated drive. Its methods may be called from several
 // goroutines.
 type Drive struct {
-	mu   sync.Mutex
-	dir  string
-	lock *os.File
-	img  *os.File // nil until the first recorded block
-	st   state
-	now  time.Time
+	command sync.Mutex // held while a command runs, and while it takes its time
+	mu      sync.Mutex
+	files   files
+	lock    *os.File
+	img     *os.File // nil until the first recorded block
+	st      state
+	now     time.Time
+
+	// How the clock follows the wall's; scale 0: it doesn't.
+	scale      float64
+	wallStart  time.Time
+	driveStart time.Time
+	off        chan struct{} // closed by Close
 
 	// The drive's volatile state.
 	gone       bool
@@ -119,16 +147,20 @@ type Drive struct {
 	locked     bool
 	readyAt    time.Time // the disc has spun up
 	attention  []uint32  // unit attentions to report, key/asc/ascq packed
+	events     []byte    // media events to report
 	deferred   []byte    // sense data to report as a deferred error
 	spun       bool      // readyAt has passed and the attention for it is queued
 	page       [52]byte  // mode page 05h
 	pageSet    bool
-	readSpeed  int // kB/s
-	writeSpeed int // kB/s
+	pages      map[byte][]byte // other mode pages
+	readSpeed  int             // kB/s
+	writeSpeed int             // kB/s
 	busyFrom   time.Time
 	busyUntil  time.Time
+	busyCode   uint32       // what commands end in while busy
 	whenDone   func() error // effect of the long operation in progress
 	rec        recording
+	plan       *plan
 	cache      map[uint32][]byte // blocks that the cache knows otherwise than the disc
 
 	faults   []*armed
@@ -143,30 +175,61 @@ func Open(dir string) (*Drive, error) {
 	if _, err := os.Stat(filepath.Join(dir, stateFile)); errors.Is(err, os.ErrNotExist) {
 		return New(dir, Config{})
 	}
-	return open(dir)
+	return open(inDir(dir))
 }
 
 // New makes the directory dir, which must not hold a drive yet, with a blank
 // disc, and opens it. The caller closes it.
 func New(dir string, c Config) (*Drive, error) {
-	if err := create(dir, c); err != nil {
+	err := os.MkdirAll(dir, 0o755)
+	if err == nil {
+		err = create(inDir(dir), c)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("new simulated drive: %w", err)
 	}
-	return open(dir)
+	return open(inDir(dir))
 }
 
-func open(dir string) (d *Drive, err error) {
-	defer func() {
-		if err != nil {
-			d = nil
-			err = fmt.Errorf("simulated drive %s: %w", dir, err)
-		}
-	}()
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
+// OpenImage opens the drive whose disc is the file image, with its state beside
+// it, making both with c when there is no state yet; else the disc has to be
+// what c says, as far as it says something. Faults are armed. The caller closes
+// the drive; an image that another process, or another Drive, has open is
+// refused.
+func OpenImage(image string, c Config, faults []Fault) (*Drive, error) {
+	f := beside(image)
+	_, err := os.Stat(f.state)
+	if errors.Is(err, os.ErrNotExist) {
+		err = create(f, c)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("simulated drive: %w", err)
+	}
+	d, err := open(f)
 	if err != nil {
 		return nil, err
 	}
-	d = &Drive{dir: dir, lock: lock, now: time.Now().Round(0)}
+	if disc := &d.st.Disc; c.Profile != 0 && c.Profile != disc.Profile || c.Capacity != 0 && c.Capacity != disc.Capacity {
+		err := fmt.Errorf("simulated drive: %s is a %v of %d blocks, not what was asked for", image, disc.Profile, disc.Capacity)
+		d.Close()
+		return nil, err
+	}
+	d.Inject(faults...)
+	return d, nil
+}
+
+func open(f files) (d *Drive, err error) {
+	defer func() {
+		if err != nil {
+			d = nil
+			err = fmt.Errorf("simulated drive %s: %w", f.name, err)
+		}
+	}()
+	lock, err := os.OpenFile(f.lock, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	d = &Drive{files: f, lock: lock, now: time.Now().Round(0), off: make(chan struct{})}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("in use by another process: %w", err)
@@ -175,7 +238,7 @@ func open(dir string) (d *Drive, err error) {
 		d.Close()
 		return nil, err
 	}
-	if d.faults, err = readFaults(filepath.Join(dir, "faults")); err != nil {
+	if d.faults, err = readFaults(f.faults); err != nil {
 		d.Close()
 		return nil, err
 	}
@@ -184,10 +247,18 @@ func open(dir string) (d *Drive, err error) {
 }
 
 // Close switches the drive off: what is in its buffer is lost, as with a real
-// one, and a disc that isn't closed stays incomplete.
+// one, and a disc that isn't closed stays incomplete. A command that takes its
+// time comes back.
 func (d *Drive) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if !d.gone || d.lock != nil {
+		select {
+		case <-d.off:
+		default:
+			close(d.off)
+		}
+	}
 	err := d.broken
 	if d.img != nil {
 		d.interrupt()
@@ -200,24 +271,6 @@ func (d *Drive) Close() error {
 	}
 	d.gone = true
 	return err
-}
-
-// Now returns the drive's virtual time.
-func (d *Drive) Now() time.Time {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.now
-}
-
-// Wait moves the drive's virtual time by t, unless ctx is done.
-func (d *Drive) Wait(ctx context.Context, t time.Duration) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.advance(max(t, 0))
-	return nil
 }
 
 // Inject arms faults, as lines of DIR/faults would.
@@ -236,37 +289,14 @@ func (d *Drive) ClearFaults() {
 	d.faults = nil
 }
 
-// Eject presses the button on the front. It does nothing when removal is
-// prevented; the result says whether the tray is open.
-func (d *Drive) Eject() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !d.locked && !d.busy() {
-		d.openTray()
-	}
-	return d.trayOpen
-}
-
-// Load pushes the tray in, with the disc in it.
-func (d *Drive) Load() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.st.Disc.Absent = false
-	d.closeTray()
-}
-
-// Replug brings back a drive that went from the bus, switched off and on.
-func (d *Drive) Replug() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.gone = d.lock == nil
-	d.powerOn()
-}
-
 // Status is a look at the drive from outside.
 type Status struct {
+	Profile   mmc.Profile
 	Disc      string // "blank", "incomplete" or "complete"
-	Recorded  uint32 // blocks in the track
+	Capacity  uint32 // blocks
+	Recorded  uint32 // LBA behind the last recorded block
+	Free      uint32 // blocks that the next track can have
+	Tracks    int    // recorded or reserved ones
 	Sessions  int    // closed ones
 	TrayOpen  bool
 	Locked    bool // removal is prevented
@@ -275,11 +305,16 @@ type Status struct {
 
 // Status returns the state of drive and disc.
 func (d *Drive) Status() Status {
-	d.mu.Lock()
+	d.enter()
 	defer d.mu.Unlock()
-	s := Status{Disc: d.st.Disc.Status, Recorded: d.recorded(), TrayOpen: d.trayOpen, Locked: d.locked, ReadSpeed: d.readSpeed}
-	if d.st.Disc.Status == complete || d.st.Disc.Appendable {
-		s.Sessions = 1
+	disc := &d.st.Disc
+	s := Status{Profile: disc.Profile, Disc: disc.status(), Capacity: d.capacity(), Tracks: len(disc.Tracks), Sessions: disc.Sessions,
+		TrayOpen: d.trayOpen, Locked: d.locked, ReadSpeed: d.readSpeed}
+	for i, t := range disc.Tracks {
+		s.Recorded = max(s.Recorded, t.Start+d.recordedIn(i))
+	}
+	if v := d.views(); len(v) > 0 {
+		s.Free = v[len(v)-1].free
 	}
 	return s
 }
@@ -301,7 +336,7 @@ func (d *Drive) Commands(ops ...byte) int {
 
 // powerOn sets the volatile state as after switching on.
 func (d *Drive) powerOn() {
-	d.locked, d.deferred, d.whenDone = false, nil, nil
+	d.locked, d.deferred, d.whenDone, d.events = false, nil, nil, nil
 	d.busyFrom, d.busyUntil = time.Time{}, time.Time{}
 	d.cache = map[uint32][]byte{}
 	d.interrupt()
@@ -320,91 +355,14 @@ func (d *Drive) reset() {
 }
 
 func (d *Drive) resetParameters() {
-	d.page = [52]byte{0: 0x05, 1: 50, 2: 0x01, 3: 0x05, 4: 0x08}
-	d.pageSet = false
+	d.resetPages()
 	d.readSpeed, d.writeSpeed = d.st.Drive.Speed, d.st.Drive.Speed
-}
-
-func (d *Drive) openTray() {
-	d.finishLongOperation()
-	if d.rec.started {
-		d.fail(d.flush())
-	}
-	d.interrupt()
-	d.trayOpen = true
-	d.cache = map[uint32][]byte{}
-}
-
-func (d *Drive) closeTray() {
-	if !d.trayOpen && d.spun {
-		return
-	}
-	d.trayOpen = false
-	d.spinUp()
-}
-
-func (d *Drive) spinUp() {
-	d.spun = false
-	d.readyAt = d.now.Add(d.spinUpTime())
-}
-
-func (d *Drive) spinUpTime() time.Duration {
-	return time.Duration(d.st.Drive.SpinUp) * time.Millisecond
-}
-
-func (d *Drive) present() bool { return !d.trayOpen && !d.st.Disc.Absent }
-func (d *Drive) busy() bool    { return d.now.Before(d.busyUntil) }
-
-// advance moves the clock: the disc spins up, the buffer drains, a long
-// operation ends.
-func (d *Drive) advance(t time.Duration) {
-	d.now = d.now.Add(t)
-	if !d.spun && d.present() && !d.now.Before(d.readyAt) {
-		d.spun = true
-		d.attention = append(d.attention, 0x62800)
-	}
-	d.fail(d.drain(t))
-	if d.whenDone != nil && !d.busy() {
-		d.finishLongOperation()
-	}
-}
-
-func (d *Drive) finishLongOperation() {
-	if done := d.whenDone; done != nil {
-		d.whenDone, d.busyUntil = nil, time.Time{}
-		d.fail(done())
-	}
 }
 
 // fail remembers that the simulator's own files can't be written: from then on
 // no command succeeds.
 func (d *Drive) fail(err error) {
 	if err != nil && d.broken == nil {
-		d.broken = fmt.Errorf("simulated drive %s: %w", d.dir, err)
+		d.broken = fmt.Errorf("simulated drive %s: %w", d.files.name, err)
 	}
-}
-
-// long starts an operation of length t that goes on behind the command that
-// started it. Without immed the command waits for its end.
-func (d *Drive) long(r *request, t time.Duration, immed bool, done func() error) error {
-	d.busyFrom, d.busyUntil, d.whenDone = d.now, d.now.Add(t), done
-	if immed {
-		return nil
-	}
-	return d.spend(r, t)
-}
-
-// spend lets a command take t, at most its time limit.
-func (d *Drive) spend(r *request, t time.Duration) error {
-	if r.limit >= 0 && t > r.limit {
-		d.advance(r.limit)
-		r.limit = 0
-		d.reset()
-		return &scsi.TransportError{Err: scsi.ErrTimeout}
-	}
-	if r.limit >= 0 {
-		r.limit -= t
-	}
-	d.advance(t)
-	return nil
 }

@@ -219,8 +219,8 @@ func TestIncremental(t *testing.T) {
 	if err := (mmc.CloseTrackSession{Function: mmc.CloseTrack, Track: 1}).Send(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
-	if got := write(d, 48, p); got != "5/30/05" {
-		t.Errorf("write behind a closed track: %q", got)
+	if got := write(d, 32, p[:16*blockSize]); got != "5/21/02" {
+		t.Errorf("write into a closed track: %q", got)
 	}
 	if err := (mmc.CloseTrackSession{Function: mmc.CloseSession}).Send(t.Context(), d); err != nil {
 		t.Fatal(err)

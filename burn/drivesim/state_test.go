@@ -46,7 +46,9 @@ func TestCrash(t *testing.T) {
 		d, dir := newDrive(t, Config{Capacity: 4096})
 		settle(t, d)
 		setup(t, d, kind, 0, true)
-		do(t, d, "53 00 00 00 00 00001000 00", scsi.Data{})
+		if kind == mmc.WriteSAO {
+			do(t, d, "53 00 00 00 00 00001000 00", scsi.Data{})
+		}
 		if st := crash(t, dir).Status(); st.Disc != blank {
 			t.Errorf("before the first write: %+v", st)
 		}
@@ -58,7 +60,7 @@ func TestCrash(t *testing.T) {
 			d.Wait(t.Context(), time.Second)
 			after := crash(t, dir)
 			st := after.Status()
-			if st.Disc != incomplete || st.Recorded > uint32(lba+256) || st.Recorded%eccBlocks != 0 {
+			if st.Disc != incomplete || st.Recorded > uint32(lba+256) || st.Recorded%16 != 0 {
 				t.Errorf("after LBA %d: %+v", lba, st)
 			}
 			if st.Recorded > 0 {
@@ -118,9 +120,13 @@ func TestOpen(t *testing.T) {
 }
 
 func TestBadState(t *testing.T) {
-	good := `{"drive":{"serial":"S","no_dao":false,"no_load":false,"buffer":65536,"speed":22160,"spin_up":1},` +
-		`"disc":{"profile":17,"capacity":256,"manufacturer":"M","random":1,"first_write":"","status":"blank","dao":false,` +
-		`"track_closed":false,"appendable":false,"recorded":0,"absent":false,"write_was_lost":false}}`
+	good := `{"drive":{"serial":"S","no_dao":false,"no_reserve":false,"no_load":false,"buffer":65536,"speed":22160,"spin_up":1},` +
+		`"disc":{"profile":17,"capacity":256,"manufacturer":"M","random":1,"first_write":"","formatted":false,"spare":0,"overwrite":false,` +
+		`"tracks":[],"sessions":0,"finalised":false,"recording":0,"absent":false}}`
+	tracks := func(s string) string { return `"tracks":[` + s + `],"sessions":0,` }
+	const none = `"tracks":[],"sessions":0,`
+	const closed = `{"session":1,"start":0,"reserved":0,"recorded":16,"once":false,"closed":true,"damaged":false}`
+	const open = `{"session":1,"start":0,"reserved":0,"recorded":16,"once":false,"closed":false,"damaged":false}`
 	for _, tt := range []struct {
 		name, old, new, want string
 		image                int
@@ -128,17 +134,30 @@ func TestBadState(t *testing.T) {
 		{name: "good"},
 		{name: "truncated", old: `"disc"`, new: "", want: "byte"},
 		{name: "unknown field", old: `"serial"`, new: `"cereal"`, want: "cereal"},
-		{name: "unknown status", old: `"blank"`, new: `"fresh"`, want: `"fresh"`},
-		{name: "capacity 0", old: `"capacity":256`, new: `"capacity":0`, want: "0 blocks recorded of 0"},
-		{name: "capacity huge", old: `"capacity":256`, new: `"capacity":4294967295`, want: "of 4294967295"},
-		{name: "more recorded than fits", old: `"recorded":0`, new: `"recorded":257`, want: "257 blocks recorded of 256"},
+		{name: "a track of its own", old: none, new: tracks(closed), image: 16 * 2048},
+		{name: "being recorded", old: none + `"finalised":false,"recording":0`, new: tracks(open) + `"finalised":false,"recording":1`, image: 32 * 2048},
+		{name: "capacity 0", old: `"capacity":256`, new: `"capacity":0`, want: "capacity of 0"},
+		{name: "capacity huge", old: `"capacity":256`, new: `"capacity":4294967295`, want: "capacity of 4294967295"},
+		{name: "more spare than fits", old: `"spare":0`, new: `"spare":257`, want: "257 of them spare"},
+		{name: "more recorded than fits", old: none, new: tracks(strings.Replace(closed, "16", "300", 1)), want: "300 recorded, of 256"},
+		{name: "more than reserved", old: none, new: tracks(strings.Replace(closed, `"reserved":0`, `"reserved":8`, 1)), want: "16 recorded, of 256"},
+		{name: "a start beyond numbers", old: none, new: tracks(strings.Replace(closed, `"start":0`, `"start":4294967290`, 1)), want: "from LBA 4294967290"},
+		{name: "overlapping tracks", old: none, new: tracks(closed + "," + closed), want: "track 2: 0 blocks from LBA 0"},
+		{name: "two open tracks", old: none, new: tracks(open + "," + strings.Replace(open, `"start":0`, `"start":16`, 1)), want: "track 1 is open"},
+		{name: "session 0", old: none, new: tracks(strings.Replace(closed, `"session":1`, `"session":0`, 1)), want: "track 1 is in session 0"},
+		{name: "session 2 first", old: none, new: tracks(strings.Replace(closed, `"session":1`, `"session":2`, 1)), want: "track 1 is in session 2"},
+		{name: "an open track in a closed session", old: none, new: strings.Replace(tracks(open), `"sessions":0`, `"sessions":1`, 1), want: "track 1 is open"},
+		{name: "sessions without tracks", old: `"sessions":0`, new: `"sessions":3`, want: "0 tracks, 3 sessions"},
+		{name: "finalised without tracks", old: `"finalised":false`, new: `"finalised":true`, want: "finalised true"},
+		{name: "recording nothing", old: `"recording":0`, new: `"recording":1`, want: "track 1 being recorded"},
+		{name: "recording before the first", old: `"recording":0`, new: `"recording":-1`, want: "track -1 being recorded"},
+		{name: "a hundred tracks", old: none, new: tracks(strings.TrimSuffix(strings.Repeat(closed+",", 100), ",")), want: "100 tracks"},
 		{name: "buffer huge", old: `65536`, new: `6553600000`, want: "buffer of"},
 		{name: "buffer negative", old: `65536`, new: `-1`, want: "buffer of"},
 		{name: "speed 0", old: `22160`, new: `0`, want: "speed 0"},
 		{name: "blank with an image", image: 2048, want: "yet the disc is blank"},
-		{name: "complete without an image", old: `"blank"`, new: `"complete"`, want: "disc.img is missing"},
-		{name: "complete with a short image", old: `"blank","dao":false,"track_closed":false,"appendable":false,"recorded":0`,
-			new: `"complete","dao":false,"track_closed":true,"appendable":false,"recorded":16`, image: 2048, want: "has 1 blocks, want 16"},
+		{name: "recorded without an image", old: none, new: tracks(closed), want: "disc.img is missing"},
+		{name: "recorded with a short image", old: none, new: tracks(closed), image: 2048, want: "has 1 blocks, want 16"},
 		{name: "no end", old: `"S"`, new: `"` + strings.Repeat("S", maxState) + `"`, want: "more than 65536 bytes"},
 	} {
 		dir := t.TempDir()
