@@ -21,11 +21,17 @@ var table = layers{
 	"bundle/bench":     {"bundle/verity"},
 	"bundle/importlog": {"bundle", "bundle/canonjson", "bundle/trust"},
 	"scan":             {},
+	"media":            {"media/scsi"},
 	"media/scsi":       {},
 	"burn/mmc":         {"media/scsi"},
 	"burn/drivesim":    {"burn/mmc", "media/scsi"},
 	"burn":             {"burn/mmc", "media/scsi"},
+	"image":            {},
 	"cmd/sallyport":    {all},
+	"qemu-tests":       {"image", "qemu-tests/agent"},
+	"qemu-tests/agent": {},
+
+	"qemu-tests/agent/guest": {"qemu-tests/agent"},
 }
 
 // allows reports whether the package from may import the package to.
