@@ -234,10 +234,17 @@ func (c *verifyCmd) run(e *env) (result, error) {
 		return nil, about(c.Source, err)
 	}
 	res, err := verified(v, false)
-	if expires := v.Seal().Expires; expires != 0 && e.now().Unix() >= expires {
-		res.Notes = append(res.Notes, "by this machine's clock it has expired")
+	if err == nil {
+		res.addExpiry(e, v)
 	}
 	return res, err
+}
+
+// addExpiry notes of what was verified without a state, and so without its clock, that it has expired.
+func (r *verifyResult) addExpiry(e *env, v *bundle.Verified) {
+	if expires := v.Seal().Expires; expires != 0 && e.now().Unix() >= expires {
+		r.Notes = append(r.Notes, "by this machine's clock it has expired")
+	}
 }
 
 func (c *verifyCmd) options(bar *progress) bundle.VerifyOptions {
