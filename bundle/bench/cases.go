@@ -70,6 +70,8 @@ func (b *bench) cases() ([]comparison, error) {
 		b.prepare("parity.iso", "--fec-roots", fmt.Sprint(roots)),
 		{"sign", b.in("signed.iso"), "--key", b.in("keep/keys/preparer.key"), "--yes"},
 		{"sign", b.in("signed.iso"), "--key", b.in("keep/keys/approver.key"), "--yes"},
+		{"sign", b.in("parity.iso"), "--key", b.in("keep/keys/preparer.key"), "--yes"},
+		{"sign", b.in("parity.iso"), "--key", b.in("keep/keys/approver.key"), "--yes"},
 	} {
 		if err := output(exec.Command(b.bin, args...)); err != nil {
 			return nil, err
@@ -89,24 +91,35 @@ func (b *bench) cases() ([]comparison, error) {
 	if err := zeroBurst(b.in("damaged.iso"), withParity/3, withParity/20); err != nil {
 		return nil, err
 	}
+	if err := makeTree(b.in("signed.iso")); err != nil {
+		return nil, err
+	}
 	if err := copyHead(b.in("small.img"), b.in("signed.iso"), b.opt.fec*mib); err != nil {
 		return nil, err
 	}
 	sallyport := func(args ...string) []string { return append([]string{b.bin}, args...) }
+	format := side{"veritysetup format --fec-device", []string{"veritysetup", "format", "--data-block-size=2048", "--hash-block-size=2048",
+		fmt.Sprint("--fec-roots=", roots), "--fec-device=" + b.in("small.fec"), b.in("small.img"), b.in("small.tree")}, b.in("small.fec"), b.opt.fec * mib}
+	dd := side{"dd bs=1M of=/dev/null", []string{"dd", "if=" + b.in("damaged.iso"), "of=/dev/null", "bs=1M", "status=none"}, "", withParity}
 	return []comparison{
 		{name: "prepare", goal: 0.6, limit: 0.9,
 			ours: side{"sallyport prepare", sallyport(b.prepare("ours.iso", "--fec-roots", "0")...), b.in("ours.iso"), b.opt.size * mib},
 			peer: side{"xorriso -as mkisofs -R -J", []string{"xorriso", "-as", "mkisofs", "-R", "-J", "-quiet", "-o", b.in("peer.iso"), payload}, b.in("peer.iso"), b.opt.size * mib}},
-		{name: "fec", goal: 150, limit: 50, faster: true,
-			ours: side{fmt.Sprintf("hash tree and %d roots of parity", roots), []string{b.self, "-encode", b.in("signed.iso")}, b.in("signed.iso.fec"), image / verity.BlockSize * verity.BlockSize},
-			peer: side{"veritysetup format --fec-device", []string{"veritysetup", "format", "--data-block-size=2048", "--hash-block-size=2048",
-				fmt.Sprint("--fec-roots=", roots), "--fec-device=" + b.in("small.fec"), b.in("small.img"), b.in("small.tree")}, b.in("small.fec"), b.opt.fec * mib}},
+		{name: "parity", goal: 150, limit: 50, faster: true,
+			ours: side{fmt.Sprintf("%d roots of parity over data and tree", roots), []string{b.self, "-parity", b.in("signed.iso")}, b.in("signed.iso.fec"), image / verity.BlockSize * verity.BlockSize},
+			peer: format},
+		{name: "tree and parity", faster: true,
+			ours: side{fmt.Sprintf("hash tree, then %d roots of parity", roots), []string{b.self, "-encode", b.in("signed.iso")}, b.in("signed.iso.fec"), image / verity.BlockSize * verity.BlockSize},
+			peer: format},
 		{name: "verify", goal: 1.05, limit: 1.3,
 			ours: side{"sallyport verify", sallyport("verify", b.in("signed.iso"), "--trust", b.in("keep/trust.json")), "", image},
 			peer: side{"openssl dgst -sha256", []string{"openssl", "dgst", "-sha256", b.in("signed.iso")}, "", image}},
 		{name: "repair", goal: 3, limit: 3, cold: true,
 			ours: side{"sallyport repair", sallyport("repair", b.in("damaged.iso"), "-o", b.in("repaired.iso")), b.in("repaired.iso"), withParity},
-			peer: side{"dd bs=1M of=/dev/null", []string{"dd", "if=" + b.in("damaged.iso"), "of=/dev/null", "bs=1M", "status=none"}, "", withParity}},
+			peer: dd},
+		{name: "verify damaged", cold: true,
+			ours: side{"sallyport verify, repairing on the way", sallyport("verify", b.in("damaged.iso"), "--trust", b.in("keep/trust.json")), "", withParity},
+			peer: dd},
 	}, nil
 }
 
@@ -202,8 +215,8 @@ func copyHead(to, from string, size int64) error {
 	return errors.Join(err, out.Close())
 }
 
-// encodeFile writes the tree of a file beside it, and the parity of both, as veritysetup format does.
-func encodeFile(name string) error {
+// makeTree writes the hash tree of a file beside it.
+func makeTree(name string) error {
 	data, err := os.Open(name)
 	if err != nil {
 		return err
@@ -218,28 +231,42 @@ func encodeFile(name string) error {
 	if err != nil {
 		return err
 	}
-	defer tree.Close()
 	w, err := verity.NewTreeWriter(tree, p)
+	if err == nil {
+		_, err = io.CopyBuffer(struct{ io.Writer }{w}, io.NewSectionReader(data, 0, p.DataBlocks*verity.BlockSize), make([]byte, mib))
+	}
+	if err == nil {
+		_, err = w.Close()
+	}
+	return errors.Join(err, tree.Close())
+}
+
+// makeParity writes the parity of a file and its tree beside them, as veritysetup format does.
+func makeParity(name string) error {
+	data, err := os.Open(name)
 	if err != nil {
 		return err
 	}
-	buf := make([]byte, mib)
-	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, io.NewSectionReader(data, 0, p.DataBlocks*verity.BlockSize), buf); err != nil {
+	defer data.Close()
+	tree, err := os.Open(name + ".tree")
+	if err != nil {
 		return err
 	}
-	if _, err := w.Close(); err != nil {
+	defer tree.Close()
+	dataInfo, err := data.Stat()
+	if err != nil {
+		return err
+	}
+	treeInfo, err := tree.Stat()
+	if err != nil {
 		return err
 	}
 	parity, err := os.Create(name + ".fec")
 	if err != nil {
 		return err
 	}
-	treeBlocks, err := fileSize(name + ".tree")
-	if err != nil {
-		return err
-	}
-	treeBlocks /= verity.BlockSize
-	err = verity.EncodeFEC(context.Background(), twoFiles{data, tree, p.DataBlocks * verity.BlockSize}, p.DataBlocks+treeBlocks, roots, parity, nil)
+	blocks := dataInfo.Size() / verity.BlockSize
+	err = verity.EncodeFEC(context.Background(), twoFiles{data, tree, blocks * verity.BlockSize}, blocks+treeInfo.Size()/verity.BlockSize, roots, parity, nil)
 	if err == nil {
 		err = unix.Fdatasync(int(parity.Fd()))
 	}

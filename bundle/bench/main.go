@@ -34,12 +34,20 @@ func main() {
 	flag.Int64Var(&opt.size, "size", 2048, "payload in MiB")
 	flag.Int64Var(&opt.fec, "fec-size", 32, "what veritysetup encodes, in MiB; it takes its time")
 	flag.IntVar(&opt.runs, "runs", 7, "runs of each side")
-	flag.StringVar(&opt.only, "only", "", "comma-separated cases: prepare, fec, verify, repair")
+	flag.StringVar(&opt.only, "only", "", "comma-separated cases: prepare, parity, tree and parity, verify, repair, verify damaged")
 	flag.BoolVar(&opt.keep, "keep", false, "leave what was made")
-	encode := flag.String("encode", "", "encode this file and stop: what the case fec runs as a process of its own")
+	encode := flag.String("encode", "", "make hash tree and parity of this file and stop: what a case runs as a process of its own")
+	parity := flag.String("parity", "", "the same, but the hash tree is there")
 	flag.Parse()
-	if *encode != "" {
-		if err := encodeFile(*encode); err != nil {
+	if name := *encode + *parity; name != "" {
+		var err error
+		if *encode != "" {
+			err = makeTree(name)
+		}
+		if err == nil {
+			err = makeParity(name)
+		}
+		if err != nil {
 			fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 			os.Exit(2)
 		}
