@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -16,7 +17,11 @@ type fuzzDisc struct {
 	root       [DigestSize]byte
 }
 
-var fuzzDiscs sync.Map // by number of blocks
+// fuzzDiscs are the latest discs by number of blocks. All that can be asked for would be more than a process gets.
+var (
+	fuzzDiscs   sync.Map
+	fuzzDiscsIn atomic.Int32
+)
 
 func discOf(t testing.TB, blocks int64) *fuzzDisc {
 	if d, ok := fuzzDiscs.Load(blocks); ok {
@@ -24,6 +29,10 @@ func discOf(t testing.TB, blocks int64) *fuzzDisc {
 	}
 	d := &fuzzDisc{data: testData(blocks, 8)}
 	d.tree, d.params, d.root = makeTree(t, d.data, []byte("fuzz"))
+	if fuzzDiscsIn.Add(1) > 100 {
+		fuzzDiscsIn.Store(0)
+		fuzzDiscs.Clear()
+	}
 	fuzzDiscs.Store(blocks, d)
 	return d
 }
