@@ -214,18 +214,24 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// KernelPackage returns the kernel package that the directory has, the last one by its version's text if it has
-// several; if it has none, it fetches the current one with apt-get, and keeps it.
+// KernelPackage returns the one kernel package that the directory has; if it has none, it fetches the current one with
+// apt-get, and keeps it. Several are an error, since what was built would depend on which is taken.
 func (in *Inputs) KernelPackage(ctx context.Context) (Input, error) {
 	list, err := in.List()
 	if err != nil {
 		return Input{}, err
 	}
-	for _, input := range slices.Backward(list) {
-		if strings.HasPrefix(input.Name, "linux-image-") {
-			return input, nil
-		}
+	list = slices.DeleteFunc(list, func(input Input) bool { return !strings.HasPrefix(input.Name, "linux-image-") })
+	switch len(list) {
+	case 0:
+		return in.fetchKernel(ctx)
+	case 1:
+		return list[0], nil
 	}
+	return Input{}, fmt.Errorf("%s has %d kernel packages: leave one of them in index.json", in.dir, len(list))
+}
+
+func (in *Inputs) fetchKernel(ctx context.Context) (Input, error) {
 	dir, err := os.MkdirTemp(in.dir, ".apt-*")
 	if err != nil {
 		return Input{}, fmt.Errorf("fetching the kernel: %w", err)
