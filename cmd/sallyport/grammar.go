@@ -27,6 +27,7 @@ type grammar struct {
 	Repair  repairCmd  `cmd:"" help:"Write a damaged bundle as it was made to a new image file."`
 	Scan    scanCmd    `cmd:"" help:"Say what of a directory can't be carried, and why."`
 	Log     logCmd     `cmd:"" help:"Show and verify the log."`
+	Image   imageCmd   `cmd:"" help:"Build the appliance."`
 }
 
 func version() string {
