@@ -112,7 +112,7 @@ func TestDisc(t *testing.T) {
 			digest := hex.EncodeToString(sum[:])
 			if !rec.Verified || rec.Spoiled || rec.ImageSHA256 != digest || rec.ReadBackSHA256 != digest ||
 				rec.DiscNumber != tt.opts.Number || rec.ImageBlocks != image.Blocks || rec.WriteMode != tt.mode ||
-				rec.SpeedKBs != tt.speed || rec.End <= rec.Start || rec.Retries != 0 || len(rec.Warnings) != 0 {
+				rec.SpeedKBs != tt.speed || rec.End <= rec.Start || rec.Failure != nil || rec.Second != nil || rec.Retries != 0 || len(rec.Warnings) != 0 {
 				t.Errorf("record %+v", rec)
 			}
 			if rec.Drive.Vendor != drivesim.Vendor || rec.Drive.Product != drivesim.Product || !strings.HasPrefix(rec.Drive.Serial, "SIM") ||
@@ -131,13 +131,16 @@ func TestDisc(t *testing.T) {
 
 // The record's names are an interface for scripts and the log.
 func TestRecordJSON(t *testing.T) {
-	b, err := json.Marshal(Record{Warnings: []string{}})
+	b, err := json.Marshal(Record{Warnings: []string{}, Second: &SecondRead{}, Failure: &Failure{}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	const want = `{"disc_number":0,"image_blocks":0,"image_sha256":"","drive":{"vendor":"","product":"","revision":"","serial":""},` +
-		`"medium":{"type":"","id":"","unique_id":"","capacity_blocks":0},"write_mode":"","speed_kbs":0,"start":0,"end":0,"retries":0,` +
-		`"warnings":[],"readback_sha256":"","verified":false,"spoiled":false}`
+		`"medium":{"type":"","id":"","unique_id":"","capacity_blocks":0},"write_mode":"","speed_kbs":0,"write_kbs":0,"readback_kbs":0,"start":0,"end":0,` +
+		`"seconds":{"calibrating":0,"writing":0,"closing":0,"reloading":0,"reading_back":0},"retries":0,` +
+		`"warnings":[],"readback_sha256":"","verified":false,` +
+		`"second":{"drive":{"vendor":"","product":"","revision":"","serial":""},"medium":"","sha256":"","retries":0,"verified":false},` +
+		`"spoiled":false,"failure":{"phase":"","lba":0,"error":""}}`
 	if string(b) != want {
 		t.Errorf("got  %s\nwant %s", b, want)
 	}
@@ -154,10 +157,10 @@ func TestRefusedMedia(t *testing.T) {
 		faults, code string
 		says         []string
 	}{
-		{name: "no disc", drive: drivesim.Config{Empty: true}, code: CodeNoMedium, says: []string{"no disc", "blank DVD-R for 64 blocks"}},
-		{name: "tray open", before: func(t *testing.T, d *drivesim.Drive) { d.Eject() }, code: CodeNoMedium, says: []string{"no disc"}},
-		{name: "cd-r", drive: drivesim.Config{Profile: mmc.CDR}, code: CodeWrongMedium, says: []string{"a CD-R is in the drive", "blank DVD-R for 64 blocks"}},
-		{name: "dvd-rom", drive: drivesim.Config{Profile: mmc.DVDROM}, code: CodeWrongMedium, says: []string{"DVD-ROM"}},
+		{name: "no disc", drive: drivesim.Config{Empty: true}, code: CodeNoMedium, says: []string{"no disc", "a blank CD-R, DVD+R, DVD-R or BD-R for 64 blocks (1 MB)"}},
+		{name: "tray open", before: func(t *testing.T, d *drivesim.Drive) { d.Eject() }, code: CodeNoMedium, says: []string{"the tray is open; a blank"}},
+		{name: "dvd-rw", drive: drivesim.Config{Profile: mmc.DVDRW}, code: CodeWrongMedium, says: []string{"a DVD-RW is in the drive", "a blank CD-R"}},
+		{name: "pressed dvd", drive: drivesim.Config{Profile: mmc.DVDROM}, code: CodeWrongMedium, says: []string{"a DVD-ROM is in the drive, pressed or written already; a blank"}},
 		{name: "too small", drive: drivesim.Config{Capacity: 48}, code: CodeTooSmall, says: []string{"holds 48 blocks (1 MB)", "the image has 64 (1 MB)"}},
 		{name: "closed", before: burnt(image), code: CodeNotBlank, says: []string{"written and closed"}},
 		{name: "interrupted", before: interrupted, code: CodeNotBlank, says: []string{"appendable"}},

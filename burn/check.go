@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"sallyport/burn/mmc"
 	"sallyport/media/scsi"
@@ -11,8 +12,8 @@ import (
 
 // checkMedium looks for a blank disc that the image fits on (O9, O10), and
 // writes down what it finds. Nothing it does changes the disc.
-func (b *burner) checkMedium(ctx context.Context) (*mmc.Configuration, error) {
-	if err := b.ready(ctx, 0, b.needed()); err != nil {
+func (b *burner) checkMedium(ctx context.Context, grace time.Duration) (*mmc.Configuration, error) {
+	if err := b.ready(ctx, grace, b.needed()); err != nil {
 		return nil, err
 	}
 	drive, config, err := b.identify(ctx)
@@ -21,12 +22,15 @@ func (b *burner) checkMedium(ctx context.Context) (*mmc.Configuration, error) {
 	}
 	b.rec.Drive = drive
 	b.rec.Medium.Type = config.Profile.String()
-	switch config.Profile {
-	case mmc.DVDR:
-	case mmc.NoProfile:
-		return nil, &RefusedError{CodeWrongMedium, "the drive can't use this disc; " + b.needed() + " is needed", nil}
-	default:
-		return nil, &RefusedError{CodeWrongMedium, fmt.Sprintf("a %v is in the drive; %s is needed", config.Profile, b.needed()), nil}
+	var known bool
+	if b.medium, known = mediumOf(config.Profile); !known {
+		return nil, &RefusedError{CodeWrongMedium, wrongDisc(config.Profile) + "; " + b.needed() + " is needed", nil}
+	}
+	if !b.medium.writes(config) {
+		return nil, &RefusedError{CodeReadOnlyDrive, fmt.Sprintf("%s %s can't write a %v", drive.Vendor, drive.Product, config.Profile), nil}
+	}
+	if b.total, err = b.medium.total(b.image.Blocks); err != nil {
+		return nil, err
 	}
 	if err := b.checkBlank(ctx); err != nil {
 		return nil, err
@@ -36,18 +40,16 @@ func (b *burner) checkMedium(ctx context.Context) (*mmc.Configuration, error) {
 		return nil, err
 	}
 	b.rec.Medium.CapacityBlocks = capacity
-	if capacity < b.total {
+	if uint64(capacity) < uint64(b.total)+uint64(b.medium.runOut) {
 		return nil, &RefusedError{CodeTooSmall, fmt.Sprintf("the %v holds %d blocks (%d MB), the image has %d (%d MB)",
 			config.Profile, capacity, mb(capacity), b.image.Blocks, mb(b.image.Blocks)), nil}
 	}
-	b.rec.Medium.ID, err = b.structure(ctx, mmc.StructurePreRecorded, mmc.Manufacturer)
+	b.rec.Medium.ID, err = b.mediumID(ctx)
 	return config, err
 }
 
 // needed says which disc the image asks for.
-func (b *burner) needed() string {
-	return fmt.Sprintf("a blank DVD-R for %d blocks (%d MB)", b.image.Blocks, mb(b.image.Blocks))
-}
+func (b *burner) needed() string { return needed(b.image.Blocks) }
 
 func mb(blocks uint32) int64 { return (int64(blocks)*BlockSize + 999_999) / 1_000_000 }
 
@@ -83,6 +85,9 @@ func (b *burner) capacity(ctx context.Context) (uint32, error) {
 			max(track.Start, track.NextWritable), b.needed()), nil}
 	}
 	free := track.Free
+	if !b.medium.format {
+		return free, nil
+	}
 	format, err := ask(ctx, b.unit, mmc.ReadFormatCapacities{}.Send)
 	switch {
 	case err == nil && format.Blocks > 0 && format.BlockSize == BlockSize:
@@ -93,22 +98,11 @@ func (b *burner) capacity(ctx context.Context) (uint32, error) {
 	return free, nil
 }
 
-// structure reads a disc structure that may be missing.
-func (b *burner) structure(ctx context.Context, format uint8, parse func([]byte) string) (string, error) {
-	raw, err := ask(ctx, b.unit, mmc.ReadDiscStructure{Format: format}.Send)
-	if illegal(err) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	return parse(raw), nil
-}
-
 // prepare sets the write parameters and the speed, calibrates the laser (O6)
 // and announces the length of the track. All of it happens before the first
 // write, and leaves the disc blank.
 func (b *burner) prepare(ctx context.Context, config *mmc.Configuration) error {
+	b.rec.WriteMode = "sequential"
 	if err := b.setParameters(ctx, config); err != nil {
 		return refusal(fmt.Errorf("setting the write parameters: %w", err), b.needed())
 	}
@@ -136,9 +130,14 @@ func (b *burner) prepare(ctx context.Context, config *mmc.Configuration) error {
 	return nil
 }
 
+// setParameters sets mode page 05h for the media that have it.
 func (b *burner) setParameters(ctx context.Context, config *mmc.Configuration) error {
-	b.dao = config.Current(mmc.FeatureDVDRWrite) && !b.opts.Incremental
-	if !b.dao && !config.Current(mmc.FeatureIncremental) {
+	if !b.medium.page {
+		return nil
+	}
+	dvd := b.medium.profile == mmc.DVDR
+	b.dao = dvd && config.Current(mmc.FeatureDVDRWrite) && !b.opts.Incremental
+	if dvd && !b.dao && !config.Current(mmc.FeatureIncremental) {
 		return errors.New("the drive offers neither disc at once nor incremental writing for this disc")
 	}
 	var raw []byte
@@ -149,15 +148,7 @@ func (b *burner) setParameters(ctx context.Context, config *mmc.Configuration) e
 	if err != nil {
 		return err
 	}
-	p.BufferUnderrunFree, p.LinkSizeValid, p.TestWrite, p.Copy = true, false, false, false
-	p.MultiSession = 0 // nothing may follow: closing the session closes the disc
-	p.TrackMode, p.DataBlockType, p.SessionFormat = 5, 8, 0
-	p.WriteType, p.FixedPacket, p.PacketSize = mmc.WriteSAO, false, 0
-	b.rec.WriteMode = "disc-at-once"
-	if !b.dao {
-		p.WriteType, p.FixedPacket, p.PacketSize = mmc.WriteIncremental, true, eccBlocks
-		b.rec.WriteMode = "incremental"
-	}
+	b.parameters(p)
 	store := func(ctx context.Context, t scsi.Transport) error { return p.Store(ctx, t, raw) }
 	err = b.do(ctx, store)
 	if illegal(err) { // an old drive without underrun protection
@@ -171,11 +162,34 @@ func (b *burner) setParameters(ctx context.Context, config *mmc.Configuration) e
 	return err
 }
 
+// parameters fills in mode page 05h.
+func (b *burner) parameters(p *mmc.WriteParameters) {
+	p.BufferUnderrunFree, p.LinkSizeValid, p.TestWrite, p.Copy = true, false, false, false
+	p.MultiSession = 0 // nothing may follow: closing the session closes the disc
+	p.TrackMode, p.DataBlockType, p.SessionFormat = 5, 8, 0
+	switch {
+	case b.medium.profile == mmc.CDR:
+		p.TrackMode = 4 // data, recorded without interruption, in mode 1
+		p.WriteType, p.FixedPacket, p.PacketSize = mmc.WriteTAO, false, 0
+		b.rec.WriteMode = "track-at-once"
+	case b.dao:
+		p.WriteType, p.FixedPacket, p.PacketSize = mmc.WriteSAO, false, 0
+		b.rec.WriteMode = "disc-at-once"
+	default:
+		p.WriteType, p.FixedPacket, p.PacketSize = mmc.WriteIncremental, true, b.medium.ecc
+		b.rec.WriteMode = "incremental"
+	}
+}
+
 // setSpeed asks for the speed that is wanted; a drive that can't do it writes
 // at its own. Then it asks what the speed and the size of the buffer are.
 func (b *burner) setSpeed(ctx context.Context) error {
-	if b.opts.Speed > 0 {
-		if err := b.unit.setSpeed(ctx, uint32(b.opts.Speed), b.rec.Medium.CapacityBlocks-1); err != nil {
+	speed := b.opts.Speed
+	if b.opts.Times > 0 {
+		speed = b.opts.Times * b.medium.oneX
+	}
+	if speed > 0 {
+		if err := b.unit.setSpeed(ctx, uint32(speed), b.rec.Medium.CapacityBlocks-1); err != nil {
 			if !illegal(err) {
 				return err
 			}
@@ -193,22 +207,38 @@ func (b *burner) setSpeed(ctx context.Context) error {
 	return nil
 }
 
-// setSpeed sets the speed of reading and writing in kB/s.
+// setSpeed sets the speed of reading and writing in kB/s. SET STREAMING is not
+// for CD (MMC-6).
 func (u *unit) setSpeed(ctx context.Context, speed, lastLBA uint32) error {
-	err := u.do(ctx, func(ctx context.Context, t scsi.Transport) error {
-		return mmc.SetStreaming{}.Send(ctx, t, mmc.Performance{
-			EndLBA: lastLBA, ReadSize: speed, ReadTime: 1000, WriteSize: speed, WriteTime: 1000})
-	})
-	if !illegal(err) {
-		return err
+	if oneX(u.profile) != cdOneX {
+		err := u.do(ctx, func(ctx context.Context, t scsi.Transport) error {
+			return mmc.SetStreaming{}.Send(ctx, t, mmc.Performance{
+				EndLBA: lastLBA, ReadSize: speed, ReadTime: 1000, WriteSize: speed, WriteTime: 1000})
+		})
+		if !illegal(err) {
+			return err
+		}
 	}
 	kbs := uint16(min(speed, 0xFFFF))
 	return u.do(ctx, mmc.SetCDSpeed{Read: kbs, Write: kbs}.Send)
 }
 
+// restoreSpeed lets the drive read as fast as it likes.
+func (u *unit) restoreSpeed(ctx context.Context) error {
+	if oneX(u.profile) == cdOneX {
+		return u.do(ctx, mmc.SetCDSpeed{Read: 0xFFFF, Write: 0xFFFF}.Send)
+	}
+	return u.do(ctx, func(ctx context.Context, t scsi.Transport) error {
+		return mmc.SetStreaming{}.Send(ctx, t, mmc.Performance{RestoreDefaults: true})
+	})
+}
+
 // calibrate runs the optimum power calibration. Its failure is the drive's
 // last word before the disc is touched (O6).
 func (b *burner) calibrate(ctx context.Context) error {
+	if !b.medium.opc {
+		return nil
+	}
 	err := b.do(ctx, mmc.SendOPC{DoOPC: true}.Send)
 	if inProgress(err) {
 		err = b.settle(ctx, stallLimit)
@@ -216,10 +246,16 @@ func (b *burner) calibrate(ctx context.Context) error {
 	switch {
 	case err == nil, unsupported(err):
 		return nil
-	case errors.Is(err, scsi.Code(0x3_73_00)|scsi.AnyASCQ):
-		return fmt.Errorf("calibrating the laser's power (nothing has been written; clean the disc or take another make): %w", err)
+	case errors.Is(err, calibrationFailed):
+		return notCalibrated(err)
 	}
 	return refusal(fmt.Errorf("calibrating the laser's power: %w", err), b.needed())
+}
+
+const calibrationFailed = scsi.Code(0x3_73_00) | scsi.AnyASCQ
+
+func notCalibrated(err error) error {
+	return fmt.Errorf("calibrating the laser's power (nothing has been written; clean the disc or take another make): %w", err)
 }
 
 // blank asks whether the disc is still blank, after an error that leaves it

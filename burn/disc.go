@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"sallyport/burn/mmc"
@@ -28,6 +29,7 @@ type burner struct {
 	opts  Options
 	rec   *Record
 
+	medium medium // the disc
 	total  uint32 // blocks that are written: the image, up to a whole ECC block
 	lba    uint32 // next block
 	dao    bool   // disc at once; else incremental
@@ -43,6 +45,10 @@ type burner struct {
 // compares the whole disc with what was burnt. It returns the record of the
 // burn; with an error too, once a disc was found that could be burnt.
 //
+// With Options.Second the disc is then compared in a second drive, too: when it
+// fails there, it is spoiled; when that drive fails, the disc stays verified,
+// and the error is returned.
+//
 // Errors: a *RefusedError when the medium isn't acceptable, which is found out
 // before the first write; a *SpoiledError for every failure from the first
 // write on (cancelling ctx included), when the disc is neither blank nor good;
@@ -51,18 +57,20 @@ type burner struct {
 // Cancelling ctx ends the burn between two commands: what the drive holds is
 // flushed and its tray unlocked.
 func Disc(ctx context.Context, drive Drive, image Image, opts Options) (*Record, error) {
+	return burnDisc(ctx, drive, image, opts, 0)
+}
+
+// burnDisc is Disc; grace is how long a disc may be missing that was just put
+// in.
+func burnDisc(ctx context.Context, drive Drive, image Image, opts Options, grace time.Duration) (*Record, error) {
 	if err := image.check(); err != nil {
 		return nil, err
 	}
 	b := &burner{unit: &unit{Drive: drive}, image: image, opts: opts}
-	b.total = (image.Blocks + eccBlocks - 1) / eccBlocks * eccBlocks
-	if b.total < image.Blocks {
-		return nil, fmt.Errorf("an image of %d blocks fits no disc", image.Blocks)
-	}
 	b.rec = &Record{DiscNumber: opts.Number, ImageBlocks: image.Blocks, Start: b.Now().Unix(), Warnings: []string{}}
 
 	b.phaseBegins(PhaseCheck)
-	config, err := b.checkMedium(ctx)
+	config, err := b.checkMedium(ctx, grace)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +82,7 @@ func Disc(ctx context.Context, drive Drive, image Image, opts Options) (*Record,
 	}
 	if err := b.burn(ctx, config); err != nil {
 		err = b.abandon(ctx, err)
-		b.finish()
+		b.finish(err)
 		return b.rec, err
 	}
 	err = b.verify(ctx, config)
@@ -83,7 +91,10 @@ func Disc(ctx context.Context, drive Drive, image Image, opts Options) (*Record,
 	}
 	b.unlock(ctx)
 	b.rec.Verified = err == nil
-	b.finish()
+	if err == nil && opts.Second != nil {
+		err = b.verifyElsewhere(ctx)
+	}
+	b.finish(err)
 	return b.rec, err
 }
 
@@ -191,19 +202,57 @@ func (b *burner) spoiled(err error) error {
 	case errors.As(err, &r):
 		lba = r.LBA
 	}
-	b.rec.Spoiled = true
+	b.rec.Spoiled, b.rec.Verified = true, false
 	return &SpoiledError{Phase: b.phase, LBA: lba, Err: err}
 }
 
-func (b *burner) finish() {
+// finish completes the record; err is what the burn came to.
+func (b *burner) finish(err error) {
+	b.phaseEnds()
 	b.rec.End = b.Now().Unix()
 	b.rec.Retries = b.retries
 	b.rec.Warnings = append(b.rec.Warnings, b.warnings...)
+	if err == nil {
+		return
+	}
+	failure := Failure{Phase: b.phase, Error: strings.ToValidUTF8(err.Error(), "?")}
+	var s *SpoiledError
+	if errors.As(err, &s) {
+		failure.Phase, failure.LBA = s.Phase, s.LBA
+	}
+	b.rec.Failure = &failure
 }
 
 func (b *burner) phaseBegins(p Phase) {
+	b.phaseEnds()
 	b.phase, b.phaseBegun = p, b.Now()
 	b.progress(0)
+}
+
+// phaseEnds notes in the record how long a phase took, and how fast it was.
+func (b *burner) phaseEnds() {
+	took := b.Now().Sub(b.phaseBegun)
+	seconds := int64(took.Round(time.Second) / time.Second)
+	switch s := &b.rec.Seconds; b.phase {
+	case PhasePrepare:
+		s.Calibrating = seconds
+	case PhaseWrite:
+		s.Writing, b.rec.WriteKBs = seconds, kbs(b.lba, took)
+	case PhaseClose:
+		s.Closing = seconds
+	case PhaseReload:
+		s.Reloading = seconds
+	case PhaseReadBack:
+		s.ReadingBack = seconds
+		if b.rec.Verified {
+			b.rec.ReadBackKBs = kbs(b.image.Blocks, took)
+		}
+	}
+}
+
+// kbs is the speed of so many blocks in some time in kB/s.
+func kbs(blocks uint32, took time.Duration) int {
+	return int(int64(blocks) * BlockSize / max(took.Milliseconds(), 1))
 }
 
 func (b *burner) progress(done uint32) {

@@ -56,6 +56,8 @@ const (
 // unit is a drive in use, and what is worth telling about its behaviour.
 type unit struct {
 	Drive
+	info     DriveInfo   // once the drive was asked
+	profile  mmc.Profile // of the disc, once the drive was asked
 	warnings []string
 	retries  int
 }
@@ -186,12 +188,16 @@ func (u *unit) ready(ctx context.Context, grace time.Duration, needed string) er
 	}
 }
 
+const trayOpen = scsi.Code(0x2_3A_02)
+
 // refusal turns an answer that says that the wrong disc, or none, is in the
 // drive (O9) into a refusal; needed is what is needed. Other errors come back
 // as they are.
 func refusal(err error, needed string) error {
 	switch {
 	case deferred(err):
+	case errors.Is(err, trayOpen):
+		return &RefusedError{CodeNoMedium, "the tray is open; " + needed + " is needed", err}
 	case errors.Is(err, scsi.NoMedium):
 		return &RefusedError{CodeNoMedium, "no disc is in the drive; " + needed + " is needed", err}
 	case errors.Is(err, scsi.IncompatibleMedium), errors.Is(err, scsi.IllegalMode):
@@ -215,6 +221,7 @@ func (u *unit) identify(ctx context.Context) (DriveInfo, *mmc.Configuration, err
 		return info, nil, err
 	}
 	info.Serial = config.SerialNumber()
+	u.info, u.profile = info, config.Profile
 	return info, config, nil
 }
 

@@ -11,6 +11,7 @@ const (
 	CodeWrongMedium   = "wrong-medium"     // a disc of another kind than is needed
 	CodeNotBlank      = "medium-not-blank" // a disc to be burnt has something on it
 	CodeTooSmall      = "medium-too-small" // the image doesn't fit the disc
+	CodeReadOnlyDrive = "read-only-drive"  // the drive can't write discs of this kind
 	CodeBlank         = "blank-disc"       // a disc to be read has nothing on it
 	CodeIncomplete    = "incomplete-disc"  // the disc was not closed
 	CodeSecondSession = "second-session"   // more than one session
@@ -80,3 +81,10 @@ func (e *ReadError) Unwrap() error { return e.Err }
 
 // ErrTooSlow: the drive answers, and so slowly that waiting makes no sense.
 var ErrTooSlow = errors.New("the drive makes too little progress")
+
+// ImageError says that the image can't be read, or isn't what was announced:
+// another disc won't help.
+type ImageError struct{ Err error }
+
+func (e *ImageError) Error() string { return e.Err.Error() }
+func (e *ImageError) Unwrap() error { return e.Err }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/burn/drivesim"
+	"sallyport/burn/mmc"
 	"sallyport/media/scsi"
 )
 
@@ -109,11 +110,16 @@ func TestFaultAtEveryCommand(t *testing.T) {
 		{Action: drivesim.Gone},
 		{Action: drivesim.Slow, Delay: 40 * time.Second},
 	}
-	image, want := testImage(96)
-	for _, c := range []drivesim.Config{
-		{Capacity: 256, Buffer: 64 << 10, SpinUp: time.Second},
-		{Capacity: 256, Buffer: 64 << 10, SpinUp: time.Second, NoDAO: true, NoLoad: true},
+	image, data := testImage(96)
+	for which, c := range []drivesim.Config{
+		{},
+		{NoDAO: true, NoLoad: true},
+		{Profile: mmc.CDR},
+		{Profile: mmc.DVDPlusR},
+		{Profile: mmc.BDR},
 	} {
+		c.Capacity, c.Buffer, c.SpinUp = 512, 64<<10, time.Second
+		want := padded(c.Profile, data)
 		clean := burnWith(t, c, image, want)
 		if clean.err != nil {
 			t.Fatal(clean.err)
@@ -121,12 +127,12 @@ func TestFaultAtEveryCommand(t *testing.T) {
 		good, failed := 0, 0
 		for at := 1; at <= clean.commands; at++ {
 			for i, f := range kinds {
-				if c.NoDAO && i%2 == 1 {
-					continue // half of them will do for the other way of writing
+				if which == 1 && i%2 == 1 || which > 1 && i%4 != which-1 {
+					continue // some of them will do for the other ways of writing
 				}
 				for _, f.After = range []bool{false, true} {
 					f.Nth = at
-					name := fmt.Sprintf("no dao %v, command %d, %+v", c.NoDAO, at, f)
+					name := fmt.Sprintf("%v, no dao %v, command %d, %+v", c.Profile, c.NoDAO, at, f)
 					ok := t.Run("", func(t *testing.T) {
 						deadline(t, name, func() {
 							if burnWith(t, c, image, want, f).err == nil {
@@ -142,7 +148,7 @@ func TestFaultAtEveryCommand(t *testing.T) {
 				}
 			}
 		}
-		t.Logf("no dao %v: %d commands in a clean burn; %d good discs, %d errors", c.NoDAO, clean.commands, good, failed)
+		t.Logf("%v, no dao %v: %d commands in a clean burn; %d good discs, %d errors", c.Profile, c.NoDAO, clean.commands, good, failed)
 		if good == 0 || failed == 0 {
 			t.Error("the faults don't do anything, or everything fails")
 		}
@@ -242,7 +248,7 @@ func TestDriveErrors(t *testing.T) {
 		{"O8 read error, until the disc turns slowly", "read lba 100 sense 3/11/00; read lba 100 nth 2 sense 3/11/00; read lba 100 nth 3 sense 3/11/00", drivesim.Config{}, good(1)},
 		{"O8 read error for good", "read lba 100 always sense 3/11/05", drivesim.Config{}, spoiledAt(PhaseReadBack, 100, "3/11/05")},
 		{"O8 read error with data, after", "after read lba 100 always sense 3/11/00", drivesim.Config{}, spoiledAt(PhaseReadBack, 100)},
-		{"O9 incompatible medium", "read-track-information sense 5/30/02", drivesim.Config{}, unspoiled("wrong-medium", "5/30/02", "blank DVD-R for 640 blocks")},
+		{"O9 incompatible medium", "read-track-information sense 5/30/02", drivesim.Config{}, unspoiled("wrong-medium", "5/30/02", "a blank CD-R, DVD+R, DVD-R or BD-R for 640 blocks")},
 		{"O9 invalid address for the first write", "before write sense 5/21/02", drivesim.Config{}, unspoiled("5/21/02")},
 		{"O9 invalid address, after", "after write sense 5/21/02", drivesim.Config{}, spoiledAt(PhaseWrite, 0, "5/21/02")},
 		{"O10 too small", "", drivesim.Config{Capacity: 624}, unspoiled("medium-too-small", "holds 624 blocks (2 MB), the image has 640 (2 MB)")},
@@ -388,9 +394,15 @@ func TestSlowerRereads(t *testing.T) {
 type watching struct {
 	Drive
 	see func(op byte)
+	cdb func(cdb []byte)
 }
 
 func (w *watching) Do(ctx context.Context, cdb []byte, d scsi.Data) (int, error) {
-	w.see(cdb[0])
+	if w.see != nil {
+		w.see(cdb[0])
+	}
+	if w.cdb != nil {
+		w.cdb(cdb)
+	}
 	return w.Drive.Do(ctx, cdb, d)
 }

@@ -23,6 +23,12 @@ type Image struct {
 	Source io.ReaderAt
 	Blocks uint32 // of 2,048 bytes
 	SHA256 []byte // expected; nil: not known beforehand
+
+	// Finish, when set, is called once the last block was read from Source,
+	// before the last of them are written: a disc at once is closed by its last
+	// block. An error ends the burn with the disc not closed, so that nobody
+	// takes it for good.
+	Finish func() error
 }
 
 func (i *Image) check() error {

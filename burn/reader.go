@@ -54,14 +54,14 @@ type window struct {
 
 // OpenDisc waits for the disc in drive to be ready and opens it for reading. It
 // refuses (with a *RefusedError) what isn't exactly one session with one track,
-// complete, on a DVD-R (or what a reading drive shows as a DVD-ROM): see the
-// Code constants. ctx ends all reading; it is looked at between commands. The
+// complete, of data, on a CD-R, DVD-R, DVD+R or BD-R (or what a drive that only
+// reads takes for a ROM): see the Code constants. ctx ends all reading; it is looked at between commands. The
 // tray stays locked until Close.
 func OpenDisc(ctx context.Context, drive Drive, o ReadOptions) (*DiscReader, error) {
 	return openDisc(ctx, &unit{Drive: drive}, o.Patience)
 }
 
-const neededToRead = "a finished DVD-R"
+const neededToRead = "a finished CD-R, DVD-R, DVD+R or BD-R"
 
 func openDisc(ctx context.Context, u *unit, patience time.Duration) (*DiscReader, error) {
 	if err := u.ready(ctx, 0, neededToRead); err != nil {
@@ -71,9 +71,7 @@ func openDisc(ctx context.Context, u *unit, patience time.Duration) (*DiscReader
 	if err != nil {
 		return nil, fmt.Errorf("opening the disc: %w", err)
 	}
-	switch config.Profile {
-	case mmc.DVDR, mmc.DVDROM:
-	default:
+	if !readable(config.Profile) {
 		return nil, &RefusedError{CodeWrongMedium, fmt.Sprintf("a %v is in the drive; %s is needed", config.Profile, neededToRead), nil}
 	}
 	if err := u.do(ctx, mmc.PreventAllow{Prevent: true}.Send); err != nil && !illegal(err) {
@@ -126,6 +124,8 @@ func (r *DiscReader) checkSessions() error {
 		return err
 	case track.Damage || track.Blank || track.NextWritableValid:
 		return &RefusedError{CodeIncomplete, "the disc's track was not closed properly", nil}
+	case track.TrackMode&4 == 0:
+		return &RefusedError{CodeWrongMedium, "the disc's track is of audio; " + neededToRead + " is needed", nil}
 	case track.Start != 0:
 		return &RefusedError{CodeWrongMedium, fmt.Sprintf("the disc's track begins at LBA %d", track.Start), nil}
 	}
@@ -146,6 +146,8 @@ func (r *DiscReader) checkTOC() error {
 		return &RefusedError{CodeSecondSession, fmt.Sprintf("the disc has sessions %d to %d; one is allowed", sessions.First, sessions.Last), nil}
 	case tracks.First != 1 || tracks.Last != 1 || len(tracks.Tracks) == 0 || tracks.Tracks[0].Start != 0:
 		return &RefusedError{CodeSecondTrack, fmt.Sprintf("the disc has tracks %d to %d; one, from LBA 0, is allowed", tracks.First, tracks.Last), nil}
+	case tracks.Tracks[0].Control&4 == 0:
+		return &RefusedError{CodeWrongMedium, "the disc's track is of audio; " + neededToRead + " is needed", nil}
 	}
 	return nil
 }
@@ -204,13 +206,35 @@ func (r *DiscReader) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
+// cdRunOut is how many blocks behind a track that was written at once a CD
+// counts as its own, and can't be read (MMC-5 4.2.3.4).
+const cdRunOut = 2
+
+// tail returns the first block of what is perhaps run-out.
+func (r *DiscReader) tail() int64 {
+	blocks := r.size / BlockSize
+	if oneX(r.u.profile) != cdOneX || blocks <= cdRunOut {
+		return blocks
+	}
+	return blocks - cdRunOut
+}
+
+// span returns the window that a block lies in.
+func (r *DiscReader) span(block int64) (lba, blocks int64) {
+	tail := r.tail()
+	if block >= tail {
+		return tail, r.size/BlockSize - tail
+	}
+	lba = block / packet * packet
+	return lba, min(packet, tail-lba)
+}
+
 // readSome reads up to the end of the window that off lies in.
 func (r *DiscReader) readSome(p []byte, off int64) (int, error) {
-	const windowSize = packet * BlockSize
-	lba := uint32(off / windowSize * packet)
-	within := int(off % windowSize)
-	blocks := uint32(min(packet, r.size/BlockSize-int64(lba)))
-	if within == 0 && len(p) >= int(blocks)*BlockSize && r.cached(lba) == nil {
+	first, n := r.span(off / BlockSize)
+	within := int(off - first*BlockSize)
+	lba, blocks := uint32(first), uint32(n)
+	if within == 0 && len(p) >= int(blocks)*BlockSize && first < r.tail() && r.cached(lba) == nil {
 		// A whole window goes straight to the caller when it reads well.
 		if err := r.read(p[:blocks*BlockSize], lba); err == nil {
 			return int(blocks) * BlockSize, nil
@@ -272,8 +296,8 @@ func (r *DiscReader) window(lba, blocks uint32) (*window, error) {
 	return oldest, nil
 }
 
-// Speeds of re-reading in kB/s: 4×, 2×, 1×.
-var slower = [...]uint32{5540, 2770, 1385}
+// Speeds of re-reading, in multiples of 1×.
+var slower = [...]uint32{4, 2, 1}
 
 // fill reads a window: at once, then more slowly, then block by block, so that
 // the blocks beside a bad one are not lost. It sends at most 5 + packet reads.
@@ -281,12 +305,13 @@ func (r *DiscReader) fill(p []byte, lba uint32) (bad map[uint32]error, err error
 	if err = r.read(p, lba); err == nil || !rereadable(err) {
 		return nil, err
 	}
+	if int64(lba) >= r.tail() { // run-out: no drive gets more out of it by trying longer
+		return r.readEach(p, lba)
+	}
 	if bad, err = r.reread(p, lba); err != nil {
 		return nil, err
 	}
-	err = r.u.do(r.ctx, func(ctx context.Context, t scsi.Transport) error {
-		return mmc.SetStreaming{}.Send(ctx, t, mmc.Performance{RestoreDefaults: true})
-	})
+	err = r.u.restoreSpeed(r.ctx)
 	if err != nil && !illegal(err) {
 		return nil, r.fatal(fmt.Errorf("setting the reading speed: %w", err))
 	}
@@ -295,8 +320,8 @@ func (r *DiscReader) fill(p []byte, lba uint32) (bad map[uint32]error, err error
 
 func (r *DiscReader) reread(p []byte, lba uint32) (bad map[uint32]error, err error) {
 	last := uint32(min(r.size/BlockSize-1, 1<<32-1))
-	for _, speed := range slower {
-		if err := r.u.setSpeed(r.ctx, speed, last); err != nil && !illegal(err) {
+	for _, times := range slower {
+		if err := r.u.setSpeed(r.ctx, times*oneX(r.u.profile), last); err != nil && !illegal(err) {
 			return nil, r.fatal(fmt.Errorf("setting the reading speed: %w", err))
 		}
 		r.u.retries++
@@ -304,10 +329,15 @@ func (r *DiscReader) reread(p []byte, lba uint32) (bad map[uint32]error, err err
 			return nil, err
 		}
 	}
+	r.u.retries += len(p) / BlockSize
+	return r.readEach(p, lba)
+}
+
+// readEach reads block by block, and tells which can't be read.
+func (r *DiscReader) readEach(p []byte, lba uint32) (bad map[uint32]error, err error) {
 	bad = map[uint32]error{}
 	for i := 0; i*BlockSize < len(p); i++ {
 		at := lba + uint32(i)
-		r.u.retries++
 		err := r.read(p[i*BlockSize:(i+1)*BlockSize], at)
 		if err != nil && !rereadable(err) {
 			return nil, err

@@ -113,8 +113,8 @@ func TestOpenDiscRefuses(t *testing.T) {
 	}{
 		{name: "blank", code: CodeBlank, prepare: func(t *testing.T) *drivesim.Drive { d, _ := newDrive(t, drivesim.Config{}); return d }},
 		{name: "no disc", code: CodeNoMedium, prepare: func(t *testing.T) *drivesim.Drive { d, _ := newDrive(t, drivesim.Config{Empty: true}); return d }},
-		{name: "cd-r", code: CodeWrongMedium, prepare: func(t *testing.T) *drivesim.Drive {
-			d, _ := newDrive(t, drivesim.Config{Profile: mmc.CDR})
+		{name: "dvd-ram", code: CodeWrongMedium, prepare: func(t *testing.T) *drivesim.Drive {
+			d, _ := newDrive(t, drivesim.Config{Profile: mmc.DVDRAM})
 			return d
 		}},
 		{name: "burn that failed", code: CodeIncomplete, prepare: func(t *testing.T) *drivesim.Drive {

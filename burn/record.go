@@ -1,6 +1,9 @@
 package burn
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Phase is a part of a burn.
 type Phase string
@@ -13,6 +16,7 @@ const (
 	PhaseClose    Phase = "closing"
 	PhaseReload   Phase = "reloading"
 	PhaseReadBack Phase = "reading back"
+	PhaseSecond   Phase = "reading back in the second drive" // with Options.Second
 )
 
 // Progress is how far a burn or a read-back has come.
@@ -31,7 +35,8 @@ type Options struct {
 	// An error ends the burn and leaves the disc blank.
 	Begin func() (number int, err error)
 
-	Speed       int  // kB/s (1× is 1,385 on DVD); 0: what the drive chooses
+	Speed       int  // kB/s; 0: what the drive chooses
+	Times       int  // the same in multiples of the medium's 1×; counts before Speed
 	Incremental bool // don't use disc at once even if the drive has it
 
 	// Patience bounds how long the drive may lag behind 0.1 MB/s before the
@@ -45,6 +50,11 @@ type Options struct {
 	// Load asks a person to put the disc back when the drive can't do it,
 	// and returns when that is done. Without it such a drive is an error.
 	Load func(why string) error
+
+	// Second, when set, is called when the disc has read back equal and its
+	// tray is open. It has a person carry disc number to another drive, and
+	// returns that drive, for a second comparison, and what closes it.
+	Second func(ctx context.Context, number int) (drive Drive, close func() error, err error)
 }
 
 // DriveInfo is a drive as it names itself, reduced to printable ASCII.
@@ -65,18 +75,48 @@ type MediumInfo struct {
 
 // Record is what is kept of a burn, for the log.
 type Record struct {
-	DiscNumber     int        `json:"disc_number"`
-	ImageBlocks    uint32     `json:"image_blocks"`
-	ImageSHA256    string     `json:"image_sha256"`
-	Drive          DriveInfo  `json:"drive"`
-	Medium         MediumInfo `json:"medium"`
-	WriteMode      string     `json:"write_mode"` // "disc-at-once" or "incremental"
-	SpeedKBs       int        `json:"speed_kbs"`  // of writing, as the drive tells it
-	Start          int64      `json:"start"`      // Unix seconds
-	End            int64      `json:"end"`        // Unix seconds
-	Retries        int        `json:"retries"`    // of writing and reading
-	Warnings       []string   `json:"warnings"`   // never null
-	ReadBackSHA256 string     `json:"readback_sha256"`
-	Verified       bool       `json:"verified"` // read back whole after reloading, and equal
-	Spoiled        bool       `json:"spoiled"`  // the burn failed and used the disc up
+	DiscNumber     int         `json:"disc_number"`
+	ImageBlocks    uint32      `json:"image_blocks"`
+	ImageSHA256    string      `json:"image_sha256"`
+	Drive          DriveInfo   `json:"drive"`
+	Medium         MediumInfo  `json:"medium"`
+	WriteMode      string      `json:"write_mode"`   // "disc-at-once", "incremental", "track-at-once" or "sequential"
+	SpeedKBs       int         `json:"speed_kbs"`    // of writing, as the drive tells it
+	WriteKBs       int         `json:"write_kbs"`    // of writing, as it was
+	ReadBackKBs    int         `json:"readback_kbs"` // of reading back, as it was
+	Start          int64       `json:"start"`        // Unix seconds
+	End            int64       `json:"end"`          // Unix seconds
+	Seconds        Seconds     `json:"seconds"`
+	Retries        int         `json:"retries"`  // of writing and reading
+	Warnings       []string    `json:"warnings"` // never null
+	ReadBackSHA256 string      `json:"readback_sha256"`
+	Verified       bool        `json:"verified"` // read back whole after reloading, and equal; never of a spoiled disc
+	Second         *SecondRead `json:"second"`   // null: not asked for, or not come to
+	Spoiled        bool        `json:"spoiled"`  // the burn failed and used the disc up
+	Failure        *Failure    `json:"failure"`  // null: there was none
+}
+
+// Seconds is how long the phases of a burn took, by the drive's clock.
+type Seconds struct {
+	Calibrating int64 `json:"calibrating"`
+	Writing     int64 `json:"writing"`
+	Closing     int64 `json:"closing"`
+	Reloading   int64 `json:"reloading"`
+	ReadingBack int64 `json:"reading_back"`
+}
+
+// SecondRead is the comparison in a second drive.
+type SecondRead struct {
+	Drive    DriveInfo `json:"drive"`
+	Medium   string    `json:"medium"` // as that drive names it: also "DVD-ROM"
+	SHA256   string    `json:"sha256"`
+	Retries  int       `json:"retries"`
+	Verified bool      `json:"verified"` // read whole, and equal
+}
+
+// Failure is where a burn failed, and why.
+type Failure struct {
+	Phase Phase  `json:"phase"`
+	LBA   uint32 `json:"lba"` // where it was, or the first block that is wrong
+	Error string `json:"error"`
 }

@@ -12,16 +12,14 @@ import (
 	"sallyport/media/scsi"
 )
 
-// eccBlocks is the unit of recording on DVD in blocks.
-const eccBlocks = 16
-
 // maxSyncs bounds how often one packet is sent again after SYNCHRONIZE CACHE
 // (O3).
 const maxSyncs = 3
 
-// writeAll writes the image, and zeros up to the ECC block it ends in. Before
-// the last chunk goes out the image's digest is known and checked: an image
-// that changed ends on a disc that was never closed.
+// writeAll writes the image, and zeros behind it up to what the medium needs.
+// Before the last chunk goes out the image's digest is known and checked, and
+// what its source has to say: an image that changed ends on a disc that was
+// never closed.
 func (b *burner) writeAll(ctx context.Context, src *stream, first []byte) error {
 	p := newPace(b.unit, b.opts.Patience)
 	b.phaseBegins(PhaseWrite)
@@ -30,7 +28,7 @@ func (b *burner) writeAll(ctx context.Context, src *stream, first []byte) error 
 		switch {
 		case err == io.EOF:
 			last = true
-			err = b.digest(src.sum.Sum(nil))
+			err = b.sourceEnds(src.sum.Sum(nil))
 		case err != nil:
 			err = imageError(ctx, err)
 		}
@@ -44,6 +42,11 @@ func (b *burner) writeAll(ctx context.Context, src *stream, first []byte) error 
 		b.progress(b.lba)
 		src.recycle(chunk)
 		chunk = following
+	}
+	for b.lba < b.total {
+		if err := b.writeChunk(ctx, make([]byte, min(packet, b.total-b.lba)*BlockSize), p); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -69,15 +72,16 @@ func imageError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return fmt.Errorf("reading the image: %w", err)
+	return &ImageError{fmt.Errorf("reading the image: %w", err)}
 }
 
 // padded extends the image's last packet to whole ECC blocks.
 func (b *burner) padded(data []byte) []byte {
-	if len(data)%(eccBlocks*BlockSize) == 0 {
+	unit := int(b.medium.ecc) * BlockSize
+	if len(data)%unit == 0 {
 		return data
 	}
-	whole := make([]byte, (len(data)/(eccBlocks*BlockSize)+1)*eccBlocks*BlockSize)
+	whole := make([]byte, (len(data)/unit+1)*unit)
 	copy(whole, data)
 	return whole
 }
@@ -120,6 +124,9 @@ func (b *burner) writePacket(ctx context.Context, data []byte) error {
 			// The drive refuses this disc, and hasn't touched it (O9).
 			b.begun = false
 			return refusal(err, b.needed())
+		case first && errors.Is(err, calibrationFailed) && b.blank(ctx):
+			b.begun = false // O6, on a medium that is calibrated with the first write
+			return notCalibrated(err)
 		default:
 			return b.writeError(err)
 		}
@@ -176,10 +183,7 @@ func (b *burner) room(ctx context.Context, n int, deadline time.Time) error {
 
 // drainTime returns how long the drive takes to write n bytes, within reason.
 func (b *burner) drainTime(n int) time.Duration {
-	kbs := b.rec.SpeedKBs
-	if kbs < 1385 {
-		kbs = 1385
-	}
+	kbs := max(b.rec.SpeedKBs, b.medium.oneX)
 	return min(max(time.Duration(n)*time.Millisecond/time.Duration(kbs), 5*time.Millisecond), pollEvery)
 }
 
@@ -213,11 +217,11 @@ func (b *burner) closeDisc(ctx context.Context) error {
 	if disc.Status != mmc.DiscComplete {
 		if !b.dao {
 			if err := b.close(ctx, mmc.CloseTrackSession{Function: mmc.CloseTrack, Track: 1}); err != nil {
-				return fmt.Errorf("closing the track: %w", err)
+				return fmt.Errorf("closing the track: %w", b.writeError(err))
 			}
 		}
-		if err := b.close(ctx, mmc.CloseTrackSession{Function: mmc.CloseSession}); err != nil {
-			return fmt.Errorf("closing the disc: %w", err)
+		if err := b.finalise(ctx); err != nil {
+			return fmt.Errorf("closing the disc: %w", b.writeError(err))
 		}
 		if disc, err = ask(ctx, b.unit, mmc.ReadDiscInformation{}.Send); err != nil {
 			return b.writeError(err)
@@ -227,10 +231,32 @@ func (b *burner) closeDisc(ctx context.Context) error {
 		return fmt.Errorf("the drive closed the disc, and says that it is not complete (status %d, last session %d, %d sessions)",
 			disc.Status, disc.LastSession, disc.Sessions)
 	}
-	if b.rec.Medium.UniqueID, err = b.structure(ctx, mmc.StructureUniqueID, mmc.UniqueID); err != nil {
+	b.rec.Medium.UniqueID, err = b.uniqueID(ctx, disc)
+	if err != nil {
 		return b.writeError(err)
 	}
 	return nil
+}
+
+// finalise closes the disc for good.
+func (b *burner) finalise(ctx context.Context) (err error) {
+	for _, function := range b.medium.finalise {
+		if err = b.close(ctx, mmc.CloseTrackSession{Function: function}); !unsupported(err) {
+			return err
+		}
+	}
+	return err
+}
+
+// uniqueID reads what tells this disc from others of its make.
+func (b *burner) uniqueID(ctx context.Context, disc *mmc.DiscInformation) (string, error) {
+	switch {
+	case b.medium.profile == mmc.DVDR:
+		return b.structure(ctx, mmc.ReadDiscStructure{Format: mmc.StructureUniqueID}.Send, mmc.UniqueID)
+	case disc.IDValid:
+		return fmt.Sprintf("%08x", disc.ID), nil
+	}
+	return "", nil
 }
 
 // close sends one close command and waits until the drive has carried it out.
@@ -242,19 +268,22 @@ func (b *burner) close(ctx context.Context, c mmc.CloseTrackSession) error {
 		err = b.do(ctx, c.Send)
 	}
 	if err != nil && !inProgress(err) {
-		return b.writeError(err)
+		return err
 	}
-	if err := b.settle(ctx, settleLimit); err != nil {
-		return b.writeError(err)
-	}
-	return nil
+	return b.settle(ctx, settleLimit)
 }
 
-// digest checks what went through the stream against what was announced.
-func (b *burner) digest(sum []byte) error {
+// sourceEnds checks what went through the stream against what was announced.
+func (b *burner) sourceEnds(sum []byte) error {
 	b.rec.ImageSHA256 = hex.EncodeToString(sum)
 	if want := b.image.SHA256; want != nil && string(want) != string(sum) {
-		return fmt.Errorf("the image changed: its SHA-256 is %x, want %x", sum, want)
+		return &ImageError{fmt.Errorf("the image changed: its SHA-256 is %x, want %x", sum, want)}
+	}
+	if b.image.Finish == nil {
+		return nil
+	}
+	if err := b.image.Finish(); err != nil {
+		return &ImageError{err}
 	}
 	return nil
 }

@@ -13,7 +13,10 @@ const (
 	FeatureProfileList       = 0x0000
 	FeatureRemovable         = 0x0003
 	FeatureIncremental       = 0x0021 // incremental streaming writable
+	FeatureDVDPlusR          = 0x002B // DVD+R: read, and write when bit 0 of its data is set
+	FeatureCDTrackAtOnce     = 0x002D // CD track at once
 	FeatureDVDRWrite         = 0x002F // DVD-R/-RW write: disc at once
+	FeatureBDWrite           = 0x0041 // BD write
 	FeatureDriveSerialNumber = 0x0108
 )
 

@@ -189,6 +189,7 @@ func (c ReadFormatCapacities) Send(ctx context.Context, t scsi.Transport) (*Form
 
 // ReadTOC is READ TOC/PMA/ATIP (MMC-5 6.26) with format 0000b, the tracks.
 type ReadTOC struct {
+	MSF              bool   `at:"1[1]"`
 	Format           uint8  `at:"2[3:0]"`
 	Starting         uint8  `at:"6"` // track or session
 	AllocationLength uint16 `at:"7"`
@@ -243,16 +244,19 @@ func parseTOC(b []byte) (*TOC, error) {
 	return r, nil
 }
 
-// Disc structure formats of DVD-R (MMC-5 6.23).
+// Formats and media types of READ DISC STRUCTURE (MMC-5 6.23).
 const (
-	StructurePhysical    = 0x00
-	StructurePreRecorded = 0x0E // pre-recorded information in the lead-in
-	StructureUniqueID    = 0x0F // unique disc identifier
+	StructurePhysical    = 0x00 // physical format information; on BD the disc information
+	StructurePreRecorded = 0x0E // DVD-R: pre-recorded information in the lead-in
+	StructureUniqueID    = 0x0F // DVD-R: unique disc identifier
+	StructureADIP        = 0x11 // DVD+R: address in pre-groove information
+
+	MediaBD = 1
 )
 
-// ReadDiscStructure is READ DISC STRUCTURE (MMC-5 6.23), for DVD.
+// ReadDiscStructure is READ DISC STRUCTURE (MMC-5 6.23).
 type ReadDiscStructure struct {
-	MediaType        uint8  `at:"1[3:0]"`
+	MediaType        uint8  `at:"1[3:0]"` // 0: DVD; MediaBD
 	Address          uint32 `at:"2"`
 	Layer            uint8  `at:"6"`
 	Format           uint8  `at:"7"`
@@ -271,34 +275,4 @@ func (c ReadDiscStructure) Send(ctx context.Context, t scsi.Transport) ([]byte, 
 		return nil, err
 	}
 	return trim(b, max(4, 2+uint64(binary.BigEndian.Uint16(b))))[4:], nil
-}
-
-// Manufacturer reads the manufacturer's identification from pre-recorded
-// information (format 0Eh): fields 3 and 4 of the pre-pit blocks, 6
-// characters each (ECMA-359). It is empty when they are not there.
-func Manufacturer(b []byte) string {
-	var id []byte
-	for field := byte(3); field <= 4; field++ {
-		off := (int(field) - 1) * 8
-		if off+7 > len(b) || b[off] != field {
-			break
-		}
-		id = append(id, b[off+1:off+7]...)
-	}
-	return ascii(id)
-}
-
-// UniqueID reads the unique disc identifier (format 0Fh, MMC-5 6.23.3): a
-// random number and the time of the first recording, as the drive wrote it. It
-// is empty on a disc that has none yet.
-func UniqueID(b []byte) string {
-	if len(b) < 18 {
-		return ""
-	}
-	random := binary.BigEndian.Uint16(b[2:])
-	when := ascii(b[4:18]) // YYYYMMDDhhmmss
-	if random == 0 && when == "" {
-		return ""
-	}
-	return fmt.Sprintf("%04x-%s", random, when)
 }

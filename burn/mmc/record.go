@@ -153,8 +153,10 @@ func (c SynchronizeCache) Send(ctx context.Context, t scsi.Transport) error {
 
 // What CloseTrackSession closes (MMC-5 6.3).
 const (
-	CloseTrack   = 1
-	CloseSession = 2 // on DVD-R with multi-session 0: the disc
+	CloseTrack      = 1
+	CloseSession    = 2 // on CD-R and DVD-R with multi-session 0: the disc
+	FinaliseMinimal = 5 // DVD+R: the disc, with the least lead-out
+	Finalise        = 6 // DVD+R, BD-R: the disc
 )
 
 // CloseTrackSession is CLOSE TRACK SESSION (MMC-5 6.3).
