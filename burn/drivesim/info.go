@@ -81,8 +81,14 @@ func (d *Drive) readTrackInformation(r *request) (int, error) {
 	if v.reserved {
 		b[6] |= 0x80
 	}
-	if v.incremental && !d.kind().isCD() {
+	if v.incremental && d.kind().incremental {
 		b[6] |= 0x20
+	}
+	if d.kind().profile == mmc.DVDPlusR && !v.invisible { // what others call reserved is set for all
+		b[6] |= 0x80
+		if v.reserved && v.recorded == 0 {
+			b[6] |= 0x40
+		}
 	}
 	put32(b[8:], v.start)
 	if v.writable {

@@ -18,9 +18,9 @@ type kind struct {
 	nextGap      uint32  // between later ones
 	pregap       uint32  // between the tracks of a session
 	runOut       uint32  // blocks behind a track written at once that can't be read
-	fragile      bool    // a track whose recording stopped can't be gone on with
+	fragile      bool    // a track whose recording stops is complete, or, when it was cut off, lost
+	incremental  bool    // tracks are told to be incremental
 	unfabricated bool    // the table of contents has what was written in a lead-in, and nothing else
-	structures   map[byte]structure
 }
 
 // seal is what a close function closes.
@@ -38,17 +38,15 @@ var kinds = map[mmc.Profile]*kind{
 	mmc.DVDR: {
 		profile: mmc.DVDR, capacity: DVDRBlocks, unit: 16, oneX: oneX,
 		speeds: []int{22160, 16620, 11080, 8310, 5540, 2770}, manufacturer: "SALLYSIM0001",
-		modes:   []byte{mmc.WriteIncremental, mmc.WriteSAO},
-		close:   [8]seal{1: sealTrack, 2: sealSession},
-		reserve: true, firstGap: 12288, nextGap: 4096,
-		structures: dvdR,
+		modes:       []byte{mmc.WriteIncremental, mmc.WriteSAO},
+		close:       [8]seal{1: sealTrack, 2: sealSession},
+		incremental: true, reserve: true, firstGap: 12288, nextGap: 4096,
 	},
 	mmc.DVDPlusR: {
 		profile: mmc.DVDPlusR, capacity: 2295104, unit: 16, oneX: oneX,
 		speeds: []int{22160, 16620, 11080, 8310, 5540, 3324}, manufacturer: "SALLYSIM001",
 		close:   [8]seal{1: sealTrack, 2: sealSession, 5: sealDisc, 6: sealDisc},
 		reserve: true, firstGap: 2048, nextGap: 2048,
-		structures: dvdPlusR,
 	},
 	mmc.CDR: {
 		profile: mmc.CDR, capacity: 359844, unit: 1, oneX: 176,
@@ -61,9 +59,8 @@ var kinds = map[mmc.Profile]*kind{
 	mmc.BDR: {
 		profile: mmc.BDR, capacity: 12219392, unit: 32, oneX: 4496,
 		speeds: []int{26973, 17982, 8991}, manufacturer: "SLYSIMR01",
-		close:   [8]seal{1: sealTrack, 2: sealSession, 6: sealDisc},
-		reserve: true, firstGap: 32, nextGap: 32,
-		structures: bdR,
+		close:       [8]seal{1: sealTrack, 2: sealSession, 6: sealDisc},
+		incremental: true, reserve: true, firstGap: 32, nextGap: 32,
 	},
 }
 

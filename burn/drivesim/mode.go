@@ -59,8 +59,8 @@ func (d *Drive) modePage(code, control byte) []byte {
 // capabilitiesPage is mode page 2Ah (MMC-3 5.5.10).
 func (d *Drive) capabilitiesPage() []byte {
 	p := make([]byte, 32)
-	p[0], p[2], p[3], p[4], p[5] = 0x2A, 0x1B, 0x11, 0x40, 0
-	p[6] = 0x29 // tray, eject, lock
+	p[0], p[2], p[3], p[4] = 0x2A, 0x1B, 0x11, 0xC0 // reads and writes CD-R and DVD-R, multi-session, underrun protection
+	p[6] = 0x29                                     // tray, eject, lock
 	if d.locked {
 		p[6] |= 2
 	}
@@ -167,6 +167,9 @@ func (d *Drive) selectPage(page []byte) error {
 		modes = []byte{mmc.WriteIncremental, mmc.WriteTAO, mmc.WriteSAO}
 	}
 	mode, block, test := page[2]&0x0F, page[4]&0x0F, page[2]&0x10 != 0
+	if mode == mmc.WriteSAO && d.kind().isCD() {
+		block = 8 // the cue sheet says what blocks are
+	}
 	if !slices.Contains(modes, mode) || mode == mmc.WriteSAO && d.st.Drive.NoDAO || block != 8 || test {
 		return sense(0x52602)
 	}

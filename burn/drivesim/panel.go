@@ -30,12 +30,35 @@ const (
 )
 
 func (d *Drive) inquiry(r *request) (int, error) {
-	if r.cdb[1]&1 != 0 || r.cdb[2] != 0 {
-		return 0, sense(0x52400) // no vital product data
+	if r.cdb[1]&1 != 0 {
+		return d.vitalProductData(r)
+	}
+	if r.cdb[2] != 0 {
+		return 0, sense(0x52400)
 	}
 	b := make([]byte, 36)
 	b[0], b[1], b[2], b[3], b[4] = mmc.TypeMMC, 0x80, 0x05, 0x02, 31
 	copy(b[8:], pad(Vendor, 8)+pad(Product, 16)+pad(Revision, 4))
+	return r.reply(b, r.u16(3))
+}
+
+// vitalProductData answers INQUIRY for pages 00h (which there are), 80h (serial
+// number) and 83h (identification), SPC-3 7.6.
+func (d *Drive) vitalProductData(r *request) (int, error) {
+	serial := d.st.Drive.Serial
+	var page []byte
+	switch r.cdb[2] {
+	case 0x00:
+		page = []byte{0x00, 0x80, 0x83}
+	case 0x80:
+		page = []byte(serial)
+	case 0x83:
+		id := pad(Vendor, 8) + pad(Product, 16) + serial
+		page = append([]byte{0x02, 0x01, 0, byte(len(id))}, id...) // T10 vendor identification, in ASCII
+	default:
+		return 0, sense(0x52400)
+	}
+	b := append([]byte{mmc.TypeMMC, r.cdb[2], 0, byte(len(page))}, page...)
 	return r.reply(b, r.u16(3))
 }
 

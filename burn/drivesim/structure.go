@@ -2,27 +2,32 @@ package drivesim
 
 import (
 	"slices"
+
+	"sallyport/burn/mmc"
 )
 
 // structure makes one disc structure without its 4 bytes of header; nil when
 // this disc has none.
 type structure func(*Drive) []byte
 
-// Disc structures of the media (MMC-5 6.23.3).
-var (
-	dvdR     = map[byte]structure{0x00: physicalFormat(0x25), 0x01: zeros(4), 0x04: zeros(2048), 0x0E: preRecorded, 0x0F: uniqueID, 0xC0: zeros(4)}
-	dvdPlusR = map[byte]structure{0x00: physicalFormat(0xA1), 0x01: zeros(4), 0x04: zeros(2048), 0x11: adip, 0xC0: zeros(4)}
-	bdR      = map[byte]structure{0x00: discInformation, 0x0A: spareAreas, 0xC0: zeros(4)}
-	dvdROM   = map[byte]structure{0x00: physicalFormat(0x01), 0x01: zeros(4), 0x04: zeros(2048)}
-)
+// structures are the disc structures of the media by format (MMC-5 6.23.3).
+var structures = map[mmc.Profile]map[byte]structure{
+	mmc.DVDR: {0x00: physicalFormat(0x25), 0x01: zeros(4), 0x04: zeros(2048), 0x0E: preRecorded, 0x0F: uniqueID,
+		0x10: physicalFormat(0x00), 0xC0: zeros(4)},
+	mmc.DVDPlusR: {0x00: physicalFormat(0xA1), 0x01: zeros(4), 0x04: zeros(2048), 0x11: adip, 0xC0: zeros(4)},
+	mmc.BDR:      {0x00: discInformation, 0x0A: spareAreas, 0xC0: zeros(4)},
+}
+
+// pressedDVD are those of a DVD that can't be written.
+var pressedDVD = map[byte]structure{0x00: physicalFormat(0x01), 0x01: zeros(4), 0x04: zeros(2048)}
 
 func zeros(n int) structure { return func(*Drive) []byte { return make([]byte, n) } }
 
 func (d *Drive) readDiscStructure(r *request) (int, error) {
 	k := d.kind()
-	list := k.structures
+	list := structures[k.profile]
 	if list == nil && k.isDVD() {
-		list = dvdROM
+		list = pressedDVD
 	}
 	blu := r.cdb[1]&0x0F == 1
 	var s []byte
@@ -57,7 +62,7 @@ func capabilities(list map[byte]structure) []byte {
 }
 
 // physicalFormat is format 00h: book type and where the data lies, in physical
-// sectors.
+// sectors. With book 0 it is format 10h, what the disc would have room for.
 func physicalFormat(book byte) structure {
 	return func(d *Drive) []byte {
 		b := make([]byte, 2048)
@@ -66,7 +71,11 @@ func physicalFormat(book byte) structure {
 			b[2] = 0x02 // write-once tracks
 		}
 		put32(b[4:], 0x30000)
-		put32(b[8:], 0x30000+d.st.Disc.Capacity-1)
+		last := d.st.Disc.Capacity - 1
+		if end := d.recordedEnd(); book != 0 && d.st.Disc.Finalised {
+			last = max(end, 1) - 1
+		}
+		put32(b[8:], 0x30000+last)
 		if book>>4 == 0xA {
 			plusIdentity(b, d)
 		}

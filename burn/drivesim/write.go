@@ -219,6 +219,9 @@ func (d *Drive) synchronizeCache(r *request) (int, error) {
 		if last { // what is written at once closes itself
 			return d.sealSession(d.page[3]>>6 == 0)
 		}
+		if d.kind().fragile { // a track at once ends where its data does
+			return d.sealTrack(d.rec.track)
+		}
 		return d.save()
 	})
 }
