@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"io"
 	"slices"
 	"sync"
 )
@@ -132,4 +133,30 @@ func (w *writeBehind) flush() error {
 func (w *writeBehind) stop() {
 	close(w.full)
 	w.running.Wait()
+}
+
+// writeParity lets encode write the parity area, which begins at byte off, behind its back: what would wait for the disk
+// in the end, and push the payload out of the page cache, is on its way while parity is computed.
+func (img *image) writeParity(off int64, encode func(io.WriterAt) ([]byte, error)) ([]byte, error) {
+	w := newWriteBehind(img, nil)
+	defer w.stop()
+	sum, err := encode(behindAt{w, off})
+	if err != nil {
+		return nil, err
+	}
+	return sum, w.flush()
+}
+
+// behindAt is an area of the image, from byte off on.
+type behindAt struct {
+	w   *writeBehind
+	off int64
+}
+
+func (b behindAt) WriteAt(p []byte, off int64) (int, error) {
+	if err := b.w.cause(); err != nil {
+		return 0, err
+	}
+	b.w.take(p, b.off+off)
+	return len(p), nil
 }

@@ -36,7 +36,9 @@ func (p *Plan) WriteFile(ctx context.Context, path string, progress Progress) (_
 		return nil, err
 	}
 	input := fecInput(io.NewSectionReader(out.file, 0, g.DataBlocks*BlockSize), io.NewSectionReader(out.file, g.Tree()*BlockSize, g.TreeBlocks*BlockSize), g)
-	parity, err := encodeParity(ctx, input, io.NewOffsetWriter(out.file, g.FEC()*BlockSize), g, progress)
+	parity, err := out.writeParity(g.FEC()*BlockSize, func(dst io.WriterAt) ([]byte, error) {
+		return encodeParity(ctx, input, dst, g, progress)
+	})
 	if err != nil {
 		return nil, err
 	}
