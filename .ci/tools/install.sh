@@ -27,9 +27,35 @@ sha256sum   coreutils
 dd          coreutils
 script      bsdutils
 prlimit     util-linux
+xz          xz-utils
+zstd        zstd
+cpio        cpio
+dpkg-deb    dpkg
+apt-cache   apt
+kmod        kmod
+modinfo     kmod
+modprobe    kmod
+depmod      kmod
+qemu-system-x86_64 qemu-system-x86
+qemu-img    qemu-utils qemu-block-extra
+growisofs   growisofs
+dvd+rw-mediainfo dvd+rw-tools
+wodim       wodim
+cdrskin     cdrskin
+tgtd        tgt
+tgtadm      tgt
+tgtimg      tgt
+iscsi-inq   libiscsi-bin
+iscsi-ls    libiscsi-bin
+iscsi-readcapacity16 libiscsi-bin
 '
 
 have() { command -v "$1" >/dev/null 2>&1; }
+
+# QEMU speaks iSCSI with a module of its own package, which is no command. Nobody listens on port 1.
+have_qemu_iscsi() {
+  ! qemu-img info iscsi://127.0.0.1:1/none/1 2>&1 | grep -qi 'unknown protocol'
+}
 
 # A compiler without the C library's headers can't build the race detector's runtime.
 have_cc() {
@@ -43,6 +69,7 @@ missing() {
     [ -z "$tool" ] || have "$tool" || printf '%s %s\n' "$tool" "$packages"
   done <<<"$tools"
   have_cc || echo 'cc gcc libc6-dev'
+  have_qemu_iscsi || echo 'qemu-iscsi qemu-block-extra'
 }
 
 wanted=$(sed -n 's/^go //p' go.mod)

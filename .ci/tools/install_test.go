@@ -10,7 +10,9 @@ import (
 )
 
 // peers are the commands that install.sh looks for, save veritysetup: it stands where the script itself adds to PATH.
-var peers = []string{"xorriso", "minisign", "gpg", "gpgv", "bsdtar", "isoinfo", "genisoimage", "sha256sum", "dd", "script", "prlimit"}
+var peers = []string{"xorriso", "minisign", "gpg", "gpgv", "bsdtar", "isoinfo", "genisoimage", "sha256sum", "dd", "script", "prlimit",
+	"xz", "zstd", "cpio", "dpkg-deb", "apt-cache", "kmod", "modinfo", "modprobe", "depmod", "qemu-system-x86_64", "qemu-img",
+	"growisofs", "dvd+rw-mediainfo", "wodim", "cdrskin", "tgtd", "tgtadm", "tgtimg", "iscsi-inq", "iscsi-ls", "iscsi-readcapacity16"}
 
 // shell are the commands that install.sh is written with.
 var shell = []string{"bash", "cat", "chmod", "cut", "dirname", "echo", "env", "grep", "head", "sed", "sort", "true", "xargs"}
@@ -60,6 +62,10 @@ func TestInstall(t *testing.T) {
 			fails: true, says: "missing: gpg (Debian's packages: gnupg); there is no apt-get"},
 		{name: "no C headers", replace: map[string]string{"id": user, "cc": "exit 1", "apt-get": apt},
 			fails: true, says: "\napt-get update && apt-get install -y --no-install-recommends gcc libc6-dev\n"},
+		{name: "QEMU without iSCSI", replace: map[string]string{"id": user, "qemu-img": `echo "Unknown protocol 'iscsi'" >&2; exit 1`, "apt-get": apt},
+			fails: true, says: "\napt-get update && apt-get install -y --no-install-recommends qemu-block-extra\n"},
+		{name: "no QEMU", replace: map[string]string{"id": user, "qemu-img": "", "qemu-system-x86_64": "", "apt-get": apt},
+			fails: true, says: "\napt-get update && apt-get install -y --no-install-recommends qemu-block-extra qemu-system-x86 qemu-utils\n"},
 		{name: "no Go", replace: map[string]string{"id": root, "go": "", "apt-get": apt},
 			fails: true, says: "make test: go is missing: install Go 1."},
 		{name: "old Go", replace: map[string]string{"id": root, "go": oldGo, "apt-get": apt},
