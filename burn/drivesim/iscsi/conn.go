@@ -35,7 +35,7 @@ type conn struct {
 	mu       sync.Mutex
 	expCmdSN uint32
 	ahead    int              // commands that count in the window
-	pending  int              // bytes of their data
+	pending  int              // bytes that writes on their way have room for
 	tasks    map[uint32]*task // by initiator task tag
 
 	queue   chan *task // in the order of CmdSN
@@ -57,8 +57,8 @@ func (c *conn) begin(l *login) {
 	c.server.begin(c)
 }
 
-// serve is a connection's life. It returns nil when it was logged out, or just
-// left before it logged in.
+// serve is a connection's life. It returns nil when it was logged out, or when
+// the initiator left and waited for nothing.
 func (c *conn) serve() error {
 	defer c.net.Close()
 	if err := c.login(); err != nil {
@@ -67,17 +67,16 @@ func (c *conn) serve() error {
 		}
 		return err
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c.execute()
-	}()
+	executed := make(chan error)
+	go func() { executed <- c.execute() }()
 	err := c.receive()
 	c.net.Close()
-	c.abort(nil)
+	waited := c.abort(nil)
 	close(c.queue)
-	<-done
-	if errors.Is(err, errLogout) {
+	if dropped := <-executed; dropped != nil {
+		return dropped
+	}
+	if errors.Is(err, errLogout) || !waited && errors.Is(err, io.EOF) {
 		return nil
 	}
 	return err

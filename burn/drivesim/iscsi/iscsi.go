@@ -19,7 +19,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"sync"
 
@@ -39,7 +38,7 @@ type Target struct {
 	Name string         // iSCSI name, as in iqn.2026-11.org.sallyport:drive
 	LUN  scsi.Transport // the device
 
-	// Once ends Serve when a session was there and no session is left.
+	// Once ends Serve when there was a session on the device and none is left.
 	Once bool
 
 	// Failed, if set, is told why a connection ended that wasn't logged out. It
@@ -53,24 +52,21 @@ type Target struct {
 // Other errors are Accept's.
 func (t *Target) Serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	s := &server{Target: t, ctx: ctx, cancel: cancel, conns: map[*conn]bool{}}
-	stop := context.AfterFunc(ctx, func() {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
+		<-ctx.Done()
 		l.Close()
 		s.closeAll()
 	})
-	defer stop()
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	for {
 		nc, err := l.Accept()
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
-			cancel()
-			l.Close()
-			s.closeAll()
 			return fmt.Errorf("iscsi target %s: accept: %w", t.Name, err)
 		}
 		c := newConn(s, nc)
@@ -117,11 +113,11 @@ func (s *server) remove(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
-	if !s.Once || !c.inSession() {
+	if !s.Once || !c.inSession() || c.discovery {
 		return
 	}
 	for other := range s.conns {
-		if other.inSession() {
+		if other.inSession() && !other.discovery {
 			return
 		}
 	}
@@ -188,5 +184,5 @@ func (s *server) absent() bool {
 
 var (
 	errAbsent = errors.New("no such logical unit")
-	errLogout = fmt.Errorf("logged out: %w", io.EOF)
+	errLogout = errors.New("logged out")
 )

@@ -3,7 +3,6 @@ package iscsi
 import (
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"time"
 )
@@ -188,13 +187,13 @@ func (l *login) check() error {
 func (l *login) answer(req *header, status uint16, flags byte, text []byte) error {
 	var h header
 	h[0], h[1] = opLoginAnswer, flags
-	copy(h[8:14], l.isid[:])
+	copy(h[8:14], req[8:14])
 	if l.stage == stageFull {
 		h.put16(14, l.c.tsih)
 	}
 	h.put32(16, req.tag())
 	h[36], h[37] = byte(status>>8), byte(status)
-	if err := l.c.send(&h, text, true); err != nil && !errors.Is(err, io.ErrClosedPipe) {
+	if err := l.c.send(&h, text, true); err != nil {
 		return fmt.Errorf("login: %w", err)
 	}
 	return nil

@@ -84,13 +84,17 @@ func (c *conn) command(h *header) error {
 // admit enters a task, or answers it right away when it can't be taken.
 func (c *conn) admit(t *task, length uint32) (ok bool, err error) {
 	c.mu.Lock()
-	room := len(c.tasks) < maxTasks && c.pending+int(min(length, maxTransfer)) <= maxPending
+	room := len(c.tasks) < maxTasks && (!t.write || c.pending+int(min(length, maxTransfer)) <= maxPending)
 	_, twice := c.tasks[t.tag()]
 	tooLong := length > maxTransfer || t.read && t.write
 	if room && !twice && !tooLong {
 		c.tasks[t.tag()] = t
-		t.length = int(length)
-		c.pending += t.length
+		if t.read || t.write {
+			t.length = int(length)
+		}
+		if t.write {
+			c.pending += t.length
+		}
 		if !t.immediate() {
 			c.ahead++
 		}
@@ -100,9 +104,9 @@ func (c *conn) admit(t *task, length uint32) (ok bool, err error) {
 	case twice:
 		return false, c.reject(&t.header, rejectTaskInUse)
 	case tooLong:
-		return false, c.respond(t, answer{status: statusCheck, sense: senseInvalidField, residual: 0})
+		return false, c.respond(t, answer{status: statusCheck, sense: senseInvalidField, residual: int(length)})
 	case !room:
-		return false, c.respond(t, answer{status: byte(scsi.StatusTaskSetFull)})
+		return false, c.respond(t, answer{status: byte(scsi.StatusTaskSetFull), residual: int(length)})
 	}
 	return true, nil
 }
@@ -193,7 +197,6 @@ func (c *conn) drop(t *task) bool {
 		return false
 	}
 	delete(c.tasks, t.tag())
-	c.pending -= t.length
 	if !t.immediate() {
 		c.ahead--
 	}
@@ -267,20 +270,25 @@ func (c *conn) task(h *header) error {
 }
 
 // execute runs the tasks, one after the other in the order in which they came.
-func (c *conn) execute() {
+// After an error, which ends the connection, it runs no more.
+func (c *conn) execute() (err error) {
 	for t := range c.queue {
 		<-t.ready
 		c.mu.Lock()
 		aborted := t.isAborted
 		c.mu.Unlock()
-		if aborted {
-			continue
-		}
-		if err := c.run(t); err != nil {
-			c.net.Close() // the receiver then ends, too
-			if c.server.Failed != nil && c.server.ctx.Err() == nil {
-				c.server.Failed(c.net.RemoteAddr(), fmt.Errorf("connection dropped: %w", err))
+		if !aborted && err == nil {
+			if err = c.run(t); err != nil {
+				err = fmt.Errorf("connection dropped: %w", err)
+				c.net.Close() // the receiver then ends, too
 			}
+			t.buf = nil // a task without an answer stays in the list
+		}
+		if t.write {
+			c.mu.Lock()
+			c.pending -= t.length
+			c.mu.Unlock()
 		}
 	}
+	return err
 }
