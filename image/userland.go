@@ -45,8 +45,9 @@ func Userland(ctx context.Context, out string) (err error) {
 	if err := writeUserlandModule(dir); err != nil {
 		return fmt.Errorf("building u-root: %w", err)
 	}
-	args := []string{"tool", "mkuimage", "-o", out, "-tmp-dir", filepath.Join(dir, "tmp"), "-initcmd=init", "-defaultsh=gosh"}
-	cmd := exec.CommandContext(ctx, "go", append(args, strings.Fields(string(urootCommands))...)...)
+	// mkuimage records the modes that its files have on disk, so that the umask would be part of the result.
+	args := []string{"-c", `umask 022 && exec go "$@"`, "go", "tool", "mkuimage", "-o", out, "-tmp-dir", filepath.Join(dir, "tmp"), "-initcmd=init", "-defaultsh=gosh"}
+	cmd := exec.CommandContext(ctx, "sh", append(args, strings.Fields(string(urootCommands))...)...)
 	cmd.Dir = dir
 	cmd.Env = goEnv(os.Environ(), "PWD="+dir)
 	var said bytes.Buffer
