@@ -25,7 +25,7 @@ func (d *Drive) requestSense(r *request) (int, error) {
 // Identification of the simulated drive.
 const (
 	Vendor   = "SALLYPRT"
-	Product  = "DVD-R SIMULATOR"
+	Product  = "DISC SIMULATOR"
 	Revision = "1.0"
 )
 

@@ -128,18 +128,22 @@ func (d *Drive) fullTOC(listed []view, from byte) []byte {
 		for _, v := range tracks {
 			entry(session, byte(v.number), msf(int64(v.start)))
 		}
-		d.openPointers(&b, session, session == last)
+		next := int64(d.following())
+		if i < len(listed) {
+			next = int64(listed[i].start)
+		}
+		d.openPointers(&b, session, next, session == last)
 	}
 	return b
 }
 
 // openPointers adds what a CD's lead-in says when another session may follow:
 // where that begins, and where the lead-out may begin at last.
-func (d *Drive) openPointers(b *[]byte, session int, last bool) {
+func (d *Drive) openPointers(b *[]byte, session int, following int64, last bool) {
 	if !d.kind().isCD() || last && d.st.Disc.Finalised {
 		return
 	}
-	next, end := msf(int64(d.following())-150), msf(d.leadOut())
+	next, end := msf(following-150), msf(d.leadOut())
 	*b = append(*b, byte(session), 0x54, 0, 0xB0, next[0], next[1], next[2], 2, end[0], end[1], end[2])
 	if session == 1 {
 		in := d.leadInStart()

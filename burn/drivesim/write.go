@@ -219,9 +219,6 @@ func (d *Drive) synchronizeCache(r *request) (int, error) {
 		if last { // what is written at once closes itself
 			return d.sealSession(d.page[3]>>6 == 0)
 		}
-		if d.kind().fragile { // a track at once ends where its data does
-			return d.sealTrack(d.rec.track)
-		}
 		return d.save()
 	})
 }
@@ -285,11 +282,22 @@ func (d *Drive) closeTrackSession(r *request) (int, error) {
 		t := syncTime + rate(d.rec.received-d.rec.recorded, d.writeSpeed)
 		return 0, d.long(r, t, immed, 0x20407, func() error { return d.sealTrack(i) })
 	}
-	if len(disc.Tracks) == 0 || slices.ContainsFunc(disc.Tracks, func(t track) bool { return !t.Closed }) {
+	open := slices.IndexFunc(disc.Tracks, func(t track) bool { return !t.Closed })
+	// A CD's track at once ends with its data, whether it is closed or not.
+	ends := open >= 0 && k.fragile && !disc.Tracks[open].Once && !disc.Tracks[open].Damaged
+	if len(disc.Tracks) == 0 || open >= 0 && !ends {
 		return 0, sense(0x57203)
 	}
 	last := what == sealDisc || d.paged() && d.page[3]>>6 == 0
-	return 0, d.long(r, closeTime, immed, 0x20407, func() error { return d.sealSession(last) })
+	t := closeTime + rate(d.rec.received-d.rec.recorded, d.writeSpeed)
+	return 0, d.long(r, t, immed, 0x20407, func() error {
+		if ends {
+			if err := d.sealTrack(open); err != nil {
+				return err
+			}
+		}
+		return d.sealSession(last)
+	})
 }
 
 // trackToClose finds the track that CLOSE TRACK means. On CD the number is
