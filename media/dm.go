@@ -30,7 +30,6 @@ const (
 	dmDataSizeAt    = 12
 	dmDataStartAt   = 16
 	dmTargetCountAt = 20
-	dmOpenCountAt   = 24
 	dmFlagsAt       = 28
 	dmDevAt         = 40
 	dmNameAt        = 48
@@ -61,7 +60,6 @@ type dmState struct {
 	uuid    string
 	dev     uint64 // see unix.Major
 	flags   uint32
-	opened  int32
 	targets uint32
 	payload []byte
 }
@@ -98,7 +96,6 @@ func decodeState(buf []byte) (*dmState, error) {
 		uuid:    cString(buf[dmUUIDAt:][:dmUUIDSize]),
 		dev:     native.Uint64(buf[dmDevAt:]),
 		flags:   native.Uint32(buf[dmFlagsAt:]),
-		opened:  int32(native.Uint32(buf[dmOpenCountAt:])),
 		targets: native.Uint32(buf[dmTargetCountAt:]),
 		payload: buf[start:end],
 	}, nil

@@ -399,6 +399,29 @@ func TestCallBounds(t *testing.T) {
 	}
 }
 
+// TestBadLists: a list that leads outside the answer, or nowhere on, is none.
+func TestBadLists(t *testing.T) {
+	element := func(next uint32, name string) []byte {
+		b := native.AppendUint32(make([]byte, 8), next)
+		return append(b, name+"\x00\x00\x00\x00"[len(name):]...)
+	}
+	for name, list := range map[string][]byte{
+		"cut off":     element(0, "abc")[:11],
+		"outside":     append(element(17, "abc"), element(0, "def")...)[:16],
+		"backwards":   append(element(16, "abc"), element(4, "def")...),
+		"into itself": append(element(16, "abc"), element(11, "def")...),
+		"very far":    element(1<<32-1, "abc"),
+		"to a stump":  append(element(16, "abc"), make([]byte, 3)...),
+	} {
+		if names, err := listNames(list, 8, 12); err != errBadList {
+			t.Errorf("%s: %q, %v", name, names, err)
+		}
+	}
+	if names, err := listNames(append(element(16, "abc"), element(0, "")...), 8, 12); err != nil || !slices.Equal(names, []string{"abc", ""}) {
+		t.Errorf("a good list: %q, %v", names, err)
+	}
+}
+
 // FuzzAnswers gives the readers of device-mapper's answers any bytes.
 func FuzzAnswers(f *testing.F) {
 	for _, request := range []uint{unix.DM_LIST_DEVICES, unix.DM_LIST_VERSIONS, unix.DM_TABLE_STATUS} {

@@ -43,6 +43,13 @@ func TestMountPoint(t *testing.T) {
 	}
 }
 
+// TestMountFlags: F7. The numbers are of the kernel's include/uapi/linux/mount.h: read-only, nosuid, nodev, noexec.
+func TestMountFlags(t *testing.T) {
+	if mountFlags != 1|2|4|8 || fsType != "iso9660" {
+		t.Errorf("mounted as %s with flags %#x", fsType, mountFlags)
+	}
+}
+
 func TestVolumeCheck(t *testing.T) {
 	for _, v := range []Verity{{}, {DataBlocks: 0, Tree: 5}, {DataBlocks: -1, Tree: 5}, {DataBlocks: 30, Tree: 29}, {DataBlocks: 30, Tree: 1 << 32}} {
 		if err := v.check(); !errors.Is(err, fs.ErrInvalid) {

@@ -19,6 +19,11 @@ func TestOpenReadOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	writer, err := os.OpenFile(in("fifo"), os.O_RDWR, 0) // or who opens it waits
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
 	for _, name := range []string{"image", "link"} {
 		f, err := OpenReadOnly(in(name))
 		if err != nil {

@@ -162,13 +162,13 @@ func (m mapper) removeStale() ([]string, error) {
 	var removed []string
 	for _, name := range names {
 		state, err := m.status(name)
-		if err != nil || state.opened != 0 || !isOurs(name, state.uuid) {
-			continue // gone meanwhile, mounted, or somebody else's
+		if err != nil || !isOurs(name, state.uuid) {
+			continue // gone meanwhile, or somebody else's
 		}
 		switch err := m.remove(name); err {
 		case nil:
 			removed = append(removed, name)
-		case unix.ENXIO, unix.EBUSY: // gone meanwhile, or looked at
+		case unix.ENXIO, unix.EBUSY: // gone meanwhile, or mounted
 		default:
 			return removed, fmt.Errorf("remove the stale mapping %s: %w", name, err)
 		}
