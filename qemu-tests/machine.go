@@ -26,8 +26,9 @@ import (
 const (
 	qemu = "qemu-system-x86_64"
 
-	bootLimit = 4 * time.Minute // a guest boots in 15 s on an idle machine under TCG
-	offLimit  = 20 * time.Second
+	launchLimit = time.Minute
+	bootLimit   = 4 * time.Minute // a guest boots in 15 s on an idle machine under TCG
+	offLimit    = 20 * time.Second
 )
 
 // defaultModules are loaded in every guest.
@@ -47,14 +48,21 @@ type Guest struct {
 	Modules []string // kernel modules beside those that every guest has
 	Append  []string // words for the kernel's command line
 	Args    []string // more arguments of QEMU: devices, drives
+
+	// Kernel and Initrd are files to boot instead of the guest that runs commands: such a one has a console and a
+	// monitor, and Run and its like fail the test.
+	Kernel, Initrd string
 }
 
 // Machine is a running guest.
 type Machine struct {
 	Share string        // a directory of the host, which is /tmp/share in the guest, writable on both sides
 	Boot  time.Duration // from the start of QEMU until the agent was there
+	Up    float64       // seconds since the kernel's start at that time, by the kernel's clock
 
 	cmd     *exec.Cmd
+	said    tailWriter // by QEMU
+	begin   time.Time
 	line    []string // the command that starts it again
 	dir     string
 	console *console
@@ -106,14 +114,11 @@ func (m *Machine) Command() string {
 }
 
 func start(g Guest) (_ *Machine, err error) {
-	modules := slices.Concat(defaultModules, g.Modules)
-	vmlinuz, archive, err := kernel(modules)
-	if err != nil {
-		return nil, err
-	}
-	initrd, err := initramfs(archive)
-	if err != nil {
-		return nil, err
+	vmlinuz, initrd := g.Kernel, g.Initrd
+	if vmlinuz == "" {
+		if vmlinuz, initrd, err = fixture(slices.Concat(defaultModules, g.Modules)); err != nil {
+			return nil, err
+		}
 	}
 	accel, err := accelerator()
 	if err != nil {
@@ -141,7 +146,23 @@ func start(g Guest) (_ *Machine, err error) {
 		"-fsdev", "local,id=share,path=" + m.Share + ",security_model=none,multidevs=remap",
 		"-device", "virtio-9p-pci,fsdev=share,mount_tag=share"}, g.Args)
 	m.line = slices.Concat([]string{qemu}, args, []string{"-serial", "mon:stdio"})
-	return m, m.run(args)
+	for i, arg := range m.line { // Share goes with the test
+		m.line[i] = strings.ReplaceAll(arg, m.Share, os.TempDir())
+	}
+	if err := m.run(args); err != nil || g.Kernel != "" {
+		return m, err
+	}
+	return m, m.greet()
+}
+
+// fixture is the kernel and the initramfs of the guests that run commands.
+func fixture(modules []string) (vmlinuz, initrd string, err error) {
+	vmlinuz, archive, err := kernel(modules)
+	if err != nil {
+		return "", "", err
+	}
+	initrd, err = initramfs(archive)
+	return vmlinuz, initrd, err
 }
 
 func or(n, standard int) int {
@@ -151,7 +172,7 @@ func or(n, standard int) int {
 	return n
 }
 
-// run starts QEMU, which connects to three sockets, and waits for the agent.
+// run starts QEMU, which connects to three sockets.
 func (m *Machine) run(args []string) error {
 	listeners := make(map[string]*net.UnixListener)
 	for _, name := range []string{"console", "agent", "qmp"} {
@@ -165,49 +186,55 @@ func (m *Machine) run(args []string) error {
 	}
 	args = append(args, "-serial", "chardev:console", "-mon", "chardev=qmp,mode=control",
 		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name="+agent.Port)
-	begin := time.Now()
-	said := new(tailWriter)
+	m.begin = time.Now()
 	m.cmd = exec.Command(qemu, args...)
-	m.cmd.Stdout, m.cmd.Stderr = said, said
+	m.cmd.Stdout, m.cmd.Stderr = &m.said, &m.said
 	if err := m.launch(); err != nil {
 		return err
 	}
 	conns := make(map[string]net.Conn)
 	for _, name := range []string{"console", "agent", "qmp"} {
-		l := listeners[name]
-		if err := l.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
-			return err
-		}
-		stop := make(chan struct{})
-		go func() {
-			select {
-			case <-m.exited:
-				l.Close()
-			case <-stop:
-			}
-		}()
-		conn, err := l.Accept()
-		close(stop)
+		conn, err := m.accept(listeners[name])
 		if err != nil {
-			return fmt.Errorf("%s: %w: %s", qemu, err, said)
+			return fmt.Errorf("%s: %w: %s", qemu, err, m.said.String())
 		}
 		conns[name] = conn
 	}
 	m.console = newConsole(conns["console"])
 	m.agent = newClient(conns["agent"])
 	var err error
-	if m.qmp, err = newQMP(conns["qmp"]); err != nil {
-		return err
+	m.qmp, err = newQMP(conns["qmp"])
+	return err
+}
+
+// accept waits until QEMU connects, or ends.
+func (m *Machine) accept(l *net.UnixListener) (net.Conn, error) {
+	if err := l.SetDeadline(time.Now().Add(launchLimit)); err != nil {
+		return nil, err
 	}
+	accepted := make(chan struct{})
+	defer close(accepted)
+	go func() {
+		select {
+		case <-m.exited:
+			l.Close()
+		case <-accepted:
+		}
+	}()
+	return l.Accept()
+}
+
+// greet waits for the agent.
+func (m *Machine) greet() error {
 	select {
 	case hello := <-m.agent.hello:
-		m.Boot = time.Since(begin)
+		m.Boot, m.Up = time.Since(m.begin), hello.Uptime
 		if len(hello.Problems) > 0 {
 			return fmt.Errorf("the guest is not as it should be: %s", strings.Join(hello.Problems, "; "))
 		}
 		return nil
 	case <-m.exited:
-		return fmt.Errorf("%s ended: %w: %s\n%s", qemu, m.status, said, m.console.tail(4000))
+		return fmt.Errorf("%s ended: %w: %s\n%s", qemu, m.status, m.said.String(), m.console.tail(4000))
 	case <-time.After(bootLimit):
 		return fmt.Errorf("no agent within %v; the console:\n%s\nby hand: %s", bootLimit, m.console.tail(4000), m.Command())
 	}

@@ -1,0 +1,205 @@
+package qemutests
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"sallyport/image"
+)
+
+// peer runs a stock tool on the host; one that is missing fails the test.
+func peer(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin", "LC_ALL=C")
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s %q: %v: %s", name, args, err, said.String())
+	}
+	return string(out)
+}
+
+// TestKernelPackagePeers has dpkg-deb unpack the kernel package, and kmod say what its modules need.
+func TestKernelPackagePeers(t *testing.T) {
+	cache, err := cacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	input, inputs, err := kernelPackage(cache)
+	if err != nil {
+		t.Fatal(err)
+	}
+	deb, err := inputs.Open(input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer deb.Close()
+	dir := t.TempDir()
+	scratch, err := os.Create(filepath.Join(dir, "scratch"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer scratch.Close()
+	begin := time.Now()
+	k, err := image.ReadKernel(deb, scratch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s %s read in %v", input.Name, input.Version, time.Since(begin).Round(time.Millisecond))
+
+	tree := filepath.Join(dir, "tree")
+	peer(t, "dpkg-deb", "-x", deb.Name(), tree)
+	modules := filepath.Join(tree, "lib/modules", k.Release)
+	peer(t, "depmod", "-b", tree, k.Release)
+	if stock := readFile(t, filepath.Join(tree, "boot/vmlinuz-"+k.Release)); !bytes.Equal(stock, readAll(t, k.Image())) {
+		t.Error("the kernel isn't what dpkg-deb unpacks")
+	}
+	checkDepends(t, k, modules)
+	checkSoftdeps(t, k, tree)
+}
+
+// checkDepends compares the closure of every module with depmod's table, and its file with dpkg-deb's.
+func checkDepends(t *testing.T, k *image.Kernel, modules string) {
+	lines := strings.Split(strings.TrimSpace(string(readFile(t, filepath.Join(modules, "modules.dep")))), "\n")
+	if len(lines) < 1000 {
+		t.Fatalf("depmod knows only %d modules", len(lines))
+	}
+	depends := make(map[string][]string) // by path, all of them
+	for _, line := range lines {
+		file, list, _ := strings.Cut(line, ":")
+		depends[file] = strings.Fields(list)
+	}
+	for _, file := range slices.Sorted(maps.Keys(depends)) {
+		name := strings.TrimSuffix(filepath.Base(file), ".ko")
+		closure, err := k.Closure(name)
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+			continue
+		}
+		at := make(map[string]int)
+		for i, m := range closure {
+			at[m.Path] = i + 1
+		}
+		for _, dep := range depends[file] {
+			if at[dep] == 0 || at[dep] > at[file] {
+				t.Errorf("%s needs %s before it, and the closure is %v", file, dep, at)
+			}
+		}
+		needed := slices.DeleteFunc(closure, func(m image.Module) bool { return m.Optional })
+		if len(needed) != len(depends[file])+1 {
+			t.Errorf("%s: the closure needs %d modules, depmod says %d", file, len(needed), len(depends[file])+1)
+		}
+		for _, m := range needed {
+			if m.Path == file && !bytes.Equal(readAll(t, k.Open(m)), readFile(t, filepath.Join(modules, file))) {
+				t.Errorf("%s isn't the file that dpkg-deb unpacks", file)
+			}
+		}
+	}
+	t.Logf("%d modules compared with depmod's table", len(depends))
+}
+
+// checkSoftdeps compares what an appliance loads with modprobe, which knows softdeps and aliases too.
+func checkSoftdeps(t *testing.T, k *image.Kernel, tree string) {
+	for _, name := range slices.Concat(image.Modules, defaultModules) {
+		want := make(map[string]bool)
+		for line := range strings.Lines(peer(t, "modprobe", "-C", "/dev/null", "-d", tree, "-S", k.Release, "-D", name)) {
+			if fields := strings.Fields(line); fields[0] == "insmod" {
+				_, file, _ := strings.Cut(fields[1], k.Release+"/")
+				want[file] = true
+			}
+		}
+		closure, err := k.Closure(name)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		got := make(map[string]bool)
+		for _, m := range closure {
+			got[m.Path] = true
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("%s: the closure is %v, modprobe's %v", name, got, want)
+		}
+	}
+}
+
+// TestImageBuild builds a debugging image where and as nobody else does, and boots it. u-root in it has to be, byte for
+// byte, what another process built at another time for the other guests. With SALLYPORT_BIG=1 the command builds it
+// once more, and the results are compared.
+func TestImageBuild(t *testing.T) {
+	programs, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := cacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, inputs, err := kernelPackage(cache)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, err := userland()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sallyport, out := filepath.Join(programs, "sallyport"), filepath.Join(t.TempDir(), "out")
+	t.Setenv("TMPDIR", t.TempDir())
+	old := syscall.Umask(0o77)
+	_, err = image.Build(t.Context(), out, image.Config{Inputs: inputs, Program: sallyport, Epoch: 1700000000})
+	syscall.Umask(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vmlinuz, initrd := filepath.Join(out, "vmlinuz"), filepath.Join(out, "initramfs.cpio")
+	built := readFile(t, initrd)
+	t.Logf("vmlinuz: %d bytes, initramfs.cpio: %d bytes, of u-root: %d bytes", len(readFile(t, vmlinuz)), len(built), len(readFile(t, base)))
+	if !bytes.HasPrefix(built, readFile(t, base)) {
+		t.Error("u-root differs between two builds")
+	}
+	if os.Getenv("SALLYPORT_BIG") == "1" {
+		again := filepath.Join(t.TempDir(), "again")
+		t.Setenv("SOURCE_DATE_EPOCH", "1") // --epoch wins
+		peer(t, sallyport, "image", "build", "-o", again, "--debug", "--inputs", filepath.Join(cache, "inputs"), "--epoch", "1700000000")
+		if !bytes.Equal(built, readFile(t, filepath.Join(again, "initramfs.cpio"))) {
+			t.Error("initramfs.cpio differs between two builds")
+		}
+	} else {
+		t.Log("SALLYPORT_BIG is not 1: the image is built only once")
+	}
+	m := Start(t, Guest{Kernel: vmlinuz, Initrd: initrd})
+	m.Expect(t, `toggle key help|\$ |# `, bootLimit) // of u-root's shell
+	m.Type(t, "lsmod\r")
+	m.Expect(t, `dm_verity`, time.Minute)
+	m.Type(t, "sallyport --version\r")
+	m.Expect(t, `sallyport (v|\()`, time.Minute)
+}
+
+func readFile(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func readAll(t *testing.T, r io.Reader) []byte {
+	t.Helper()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
