@@ -94,6 +94,8 @@ func reach(cdb []byte) int {
 		return u16(7)
 	case 0x28, 0x2A, 0x2E: // READ(10), WRITE(10), WRITE AND VERIFY(10)
 		return u16(7) * block
+	case 0x88, 0x8A: // READ(16), WRITE(16)
+		return int(min(binary.BigEndian.Uint32(cdb[10:]), maxTransfer/block)) * block
 	case 0xA8, 0xAA: // READ(12), WRITE(12)
 		return int(min(binary.BigEndian.Uint32(cdb[6:]), maxTransfer/block)) * block
 	case 0xAD, 0xBD: // READ DISC STRUCTURE, MECHANISM STATUS
