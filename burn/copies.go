@@ -20,7 +20,7 @@ type Copies struct {
 	// Next has a person take the last disc out and put a blank one in, and
 	// returns the drive that it is in. It is called between two discs, and,
 	// with Err set, after a disc that was spoiled or is not acceptable: that
-	// one is replaced. nil: nobody can be asked, and the first disc that isn't
+	// one is replaced. A nil drive ends it with the error of that disc. nil: nobody can be asked, and the first disc that isn't
 	// good ends it.
 	Next func(ctx context.Context, change Change) (Drive, error)
 
@@ -39,6 +39,9 @@ type Change struct {
 // inRow bounds how many discs in a row may be spoiled: then it is the drive, or
 // the whole packet of discs.
 const inRow = 3
+
+// putIn is how long a disc may be missing that a person was asked to put in.
+const putIn = 30 * time.Second
 
 // Burn burns discs until Count of them are good, and returns the records of
 // all that were written to. A spoiled disc is replaced, and its number, taken
@@ -72,11 +75,13 @@ func (c *Copies) Burn(ctx context.Context, drive Drive) (records []*Record, err 
 			return records, err
 		}
 		eject(ctx, drive)
-		if drive, err = c.Next(ctx, change); err != nil {
+		next, err := c.Next(ctx, change)
+		if err != nil || next == nil {
 			return records, errors.Join(change.Err, err)
 		}
+		drive = next
 		load(ctx, drive)
-		grace = 30 * time.Second
+		grace = putIn
 	}
 }
 

@@ -186,8 +186,8 @@ func TestSecond(t *testing.T) {
 		{name: "as a dvd-rom", faults: "", verified: true},
 		{name: "one bit differs", change: func(b []byte) { b[333*BlockSize] ^= 1 }, spoiled: true, says: "LBA 333"},
 		{name: "one block can't be read", faults: "read lba 100 always sense 3/11/05", spoiled: true, says: "LBA 100"},
-		{name: "it doesn't know the disc", faults: "test-unit-ready sense 2/30/02", spoiled: true, says: "2/30/02"},
-		{name: "no disc", faults: "test-unit-ready sense 2/3a/01", says: "good in the drive that burnt it, and was not checked in the second one: opening the disc: no-medium"},
+		{name: "it doesn't know the disc", faults: "test-unit-ready always sense 2/30/02", spoiled: true, says: "2/30/02"},
+		{name: "no disc", faults: "test-unit-ready always sense 2/3a/01", says: "good in the drive that burnt it, and was not checked in the second one: no-medium"},
 		{name: "it is gone", faults: "before read lba 320 gone", says: "gone from the bus"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -263,5 +263,16 @@ func TestFailureRecord(t *testing.T) {
 		if err == nil || rec.Failure == nil || rec.Failure.Phase != tt.want.Phase || rec.Failure.LBA != tt.want.LBA || rec.Failure.Error != err.Error() {
 			t.Errorf("%s: %v, record %+v", tt.faults, err, rec.Failure)
 		}
+	}
+}
+
+// A drive whose tray somebody has to close burns nothing when nobody is there.
+func TestTrayByHand(t *testing.T) {
+	image, _ := testImage(64)
+	d, dir := newDrive(t, drivesim.Config{NoLoad: true})
+	begun := false
+	rec, err := Disc(t.Context(), d, image, Options{Begin: func() (int, error) { begun = true; return 1, nil }})
+	if rec != nil || !refusedAs(err, CodeTrayByHand) || begun || len(recorded(t, dir)) > 0 || d.Status().Locked {
+		t.Errorf("%v, a number was taken %v", err, begun)
 	}
 }

@@ -74,6 +74,10 @@ func burnDisc(ctx context.Context, drive Drive, image Image, opts Options, grace
 	if err != nil {
 		return nil, err
 	}
+	if !config.CanLoad() && opts.Load == nil {
+		b.unlock(ctx)
+		return nil, &RefusedError{CodeTrayByHand, "the drive can't close its tray by itself to read the disc back, and nobody can be asked to", nil}
+	}
 	if opts.Begin != nil {
 		if b.rec.DiscNumber, err = opts.Begin(); err != nil {
 			b.unlock(ctx)
@@ -237,7 +241,10 @@ func (b *burner) phaseEnds() {
 	case PhasePrepare:
 		s.Calibrating = seconds
 	case PhaseWrite:
-		s.Writing, b.rec.WriteKBs = seconds, kbs(b.lba, took)
+		s.Writing = seconds
+		if b.lba == b.total {
+			b.rec.WriteKBs = kbs(b.lba, took)
+		}
 	case PhaseClose:
 		s.Closing = seconds
 	case PhaseReload:

@@ -12,6 +12,7 @@ const (
 	CodeNotBlank      = "medium-not-blank" // a disc to be burnt has something on it
 	CodeTooSmall      = "medium-too-small" // the image doesn't fit the disc
 	CodeReadOnlyDrive = "read-only-drive"  // the drive can't write discs of this kind
+	CodeTrayByHand    = "tray-by-hand"     // somebody is needed to close the drive's tray
 	CodeBlank         = "blank-disc"       // a disc to be read has nothing on it
 	CodeIncomplete    = "incomplete-disc"  // the disc was not closed
 	CodeSecondSession = "second-session"   // more than one session

@@ -30,7 +30,11 @@ func (b *burner) verifyElsewhere(ctx context.Context) (err error) {
 	if image.SHA256, err = hex.DecodeString(b.rec.ImageSHA256); err != nil {
 		return err
 	}
-	c, err := readBack(ctx, u, image, b.opts, func(Phase) {}, b.progress)
+	load(ctx, drive)
+	var c *Comparison
+	if err = u.ready(ctx, putIn, neededToRead); err == nil {
+		c, err = readBack(ctx, u, image, b.opts, func(Phase) {}, b.progress)
+	}
 	b.rec.Second = &SecondRead{Drive: u.info, Medium: u.profile.String(), Verified: err == nil, Retries: u.retries}
 	if c != nil && c.SHA256 != nil {
 		b.rec.Second.SHA256 = hex.EncodeToString(c.SHA256)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -19,41 +20,68 @@ import (
 )
 
 type burnCmd struct {
-	File  string `arg:"" help:"The signed bundle image." type:"path"`
-	Drive string `required:"" help:"The recorder: sim:DIR, a simulated DVD-R recorder whose disc lives in DIR." placeholder:"DRIVE"`
-	Trust string `help:"Check the signatures against this trust root first." placeholder:"FILE"`
-	State string `help:"Number the disc and note the burn in the log of this state directory; needs --trust." type:"path" placeholder:"DIR"`
+	File   string `arg:"" help:"The signed bundle image." type:"path"`
+	Drive  string `required:"" help:"The recorder: /dev/sr0, or sim:DIR, a simulated one whose disc lives in DIR." placeholder:"DRIVE"`
+	Copies int    `help:"How many good discs to burn, one after another. A spoiled one is replaced." default:"1" placeholder:"N"`
+	Trust  string `help:"Check the signatures against this trust root first." placeholder:"FILE"`
+	State  string `help:"Number the discs and note the burns in the log of this state directory; needs --trust." type:"path" placeholder:"DIR"`
 	stationKeyFlag
-	Number   int  `help:"The disc's number, for the record, without --state." default:"1"`
-	Speed    int  `help:"Writing speed in kB/s (default: the drive's choice)."`
-	Unsigned bool `help:"Burn although nobody has signed: a burnt disc can't be signed any more."`
+	Number   int    `help:"The first disc's number, for the record, without --state." default:"1"`
+	Speed    string `help:"Writing speed: 8x, or a number of kB/s (default: the drive's choice)." placeholder:"SPEED"`
+	VerifyIn string `help:"Read each disc back in this second drive, too: somebody carries it over." placeholder:"DRIVE"`
+	NoPrompt bool   `help:"Ask nobody for anything: what needs a person is an error."`
+	Unsigned bool   `help:"Burn although nobody has signed: a burnt disc can't be signed any more."`
 }
 
 func (c *burnCmd) Help() string {
-	return `Checks the image, burns it, finalises the disc so that nothing can be added, reloads it, and compares all of it
-with what was burnt. sim:DIR is made with a blank disc when it isn't there.
+	return `Checks the image, burns it on a blank CD-R, DVD-R, DVD+R or BD-R, finalises the disc so that nothing can be added,
+reloads it, and compares all of it with what was burnt. sim:DIR is made with a blank disc when it isn't there; with
+--copies the further discs of a simulated drive are in DIR-2, DIR-3 and so on.
 
-Example: sallyport burn bundle.iso --drive sim:drive`
+Example: sallyport burn bundle.iso --drive /dev/sr0 --copies 2 --verify-in /dev/sr1`
 }
 
 type burnResult struct {
-	Record *burn.Record `json:"record"`
+	Record  *burn.Record   `json:"record"`            // of the last disc
+	Records []*burn.Record `json:"records,omitempty"` // of all discs that were written to, when it is more than one
 }
 
 func (r *burnResult) text(w io.Writer) {
-	rec := r.Record
-	fmt.Fprintf(w, "drive        %s %s, serial %s\n", printable(rec.Drive.Vendor), printable(rec.Drive.Product), printable(rec.Drive.Serial))
-	fmt.Fprintf(w, "disc         number %d, %s, %s, id %s\n", rec.DiscNumber, printable(rec.Medium.Type), printable(rec.Medium.ID), orUnknown(printable(rec.Medium.UniqueID)))
+	records := r.Records
+	if records == nil {
+		records = []*burn.Record{r.Record}
+	}
+	for i, rec := range records {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		burnText(w, rec)
+	}
+}
+
+func burnText(w io.Writer, rec *burn.Record) {
+	fmt.Fprintf(w, "drive        %s\n", driveText(rec.Drive))
+	fmt.Fprintf(w, "disc         number %d, %s, %s, id %s\n", rec.DiscNumber, printable(rec.Medium.Type), orUnknown(printable(rec.Medium.ID)), orUnknown(printable(rec.Medium.UniqueID)))
 	fmt.Fprintf(w, "image        %s, SHA-256 %s\n", bytesText(int64(rec.ImageBlocks)*bundle.BlockSize), orUnknown(rec.ImageSHA256))
+	if rec.WriteKBs > 0 {
+		fmt.Fprintf(w, "written      %s, at %d kB/s\n", rec.WriteMode, rec.WriteKBs)
+	}
 	for _, warning := range rec.Warnings {
 		fmt.Fprintf(w, "warning      %s\n", printable(warning))
 	}
 	switch {
 	case rec.Verified:
 		fmt.Fprintf(w, "read back    equal, after reloading; finalised\n")
-	case rec.Spoiled:
-		fmt.Fprintf(w, "spoiled      this disc is neither blank nor good: destroy it\n")
+	case rec.Spoiled && rec.Failure != nil:
+		fmt.Fprintf(w, "spoiled      %s, LBA %d: this disc is neither blank nor good: destroy it\n", rec.Failure.Phase, rec.Failure.LBA)
 	}
+	if s := rec.Second; s != nil && s.Verified {
+		fmt.Fprintf(w, "second drive %s: equal, too\n", driveText(s.Drive))
+	}
+}
+
+func driveText(d burn.DriveInfo) string {
+	return fmt.Sprintf("%s %s, serial %s", printable(d.Vendor), printable(d.Product), orUnknown(printable(d.Serial)))
 }
 
 func orUnknown(s string) string {
@@ -69,8 +97,14 @@ func (c *burnCmd) run(e *env) (result, error) {
 		return nil, usagef("--state needs --trust")
 	case c.Number < 1:
 		return nil, usagef("--number %d: discs are numbered from 1", c.Number)
-	case c.Speed < 0:
-		return nil, usagef("--speed %d: a speed is a number of kB/s", c.Speed)
+	case c.Copies < 1 || c.Copies > 999:
+		return nil, usagef("--copies %d: 1 to 999 discs are burnt in one go", c.Copies)
+	}
+	if _, _, err := c.speed(); err != nil {
+		return nil, err
+	}
+	if err := c.checkHands(e); err != nil {
+		return nil, err
 	}
 	res, err := c.burn(e)
 	if res == nil { // nothing was written
@@ -79,7 +113,23 @@ func (c *burnCmd) run(e *env) (result, error) {
 	return res, err
 }
 
-// burn returns a result once something was written to the disc.
+// speed reads --speed: kB/s, or a multiple of 1×.
+func (c *burnCmd) speed() (kbs, times int, err error) {
+	if c.Speed == "" {
+		return 0, 0, nil
+	}
+	number, isTimes := strings.CutSuffix(c.Speed, "x")
+	n, err := strconv.ParseUint(number, 10, 20)
+	switch {
+	case err != nil || n == 0 || isTimes && n > 100:
+		return 0, 0, usagef("--speed %s: a speed is a number of kB/s, or of times, like 8x", c.Speed)
+	case isTimes:
+		return 0, int(n), nil
+	}
+	return int(n), 0, nil
+}
+
+// burn returns a result once something was written to a disc.
 func (c *burnCmd) burn(e *env) (*burnResult, error) {
 	src, err := e.openSource(c.File)
 	if err != nil {
@@ -93,8 +143,7 @@ func (c *burnCmd) burn(e *env) (*burnResult, error) {
 	if err != nil {
 		return nil, about(c.File, err)
 	}
-	var log *importlog.Log
-	opt := burn.Options{Number: c.Number, Speed: c.Speed}
+	job := burn.Copies{Count: c.Copies, Image: burn.Image{Source: checked.Image(), Blocks: uint32(checked.Geometry.ImageBlocks()), SHA256: sum}}
 	if c.State != "" {
 		root, err := loadTrust(c.Trust)
 		if err != nil {
@@ -105,33 +154,13 @@ func (c *burnCmd) burn(e *env) (*burnResult, error) {
 			return nil, err
 		}
 		defer st.Close()
-		log = st.log
-		opt.Begin = func() (int, error) {
-			number, err := log.LogBurnBegins(fmt.Sprintf("%x", checked.Digest()), e.now())
+		job.Begin = func() (int, error) {
+			number, err := st.log.LogBurnBegins(fmt.Sprintf("%x", checked.Digest()), e.now())
 			return int(number), err
 		}
+		job.Done = func(rec *burn.Record, _ error) error { return logBurn(e, st.log, checked, rec) }
 	}
-	drive, err := newDrive(c.Drive)
-	if err != nil {
-		return nil, err
-	}
-	defer drive.Close()
-	bar := e.progress()
-	opt.Progress = func(p burn.Progress) {
-		if p.Total > 0 {
-			bar.update(string(p.Phase), int64(p.Done)*bundle.BlockSize, int64(p.Total)*bundle.BlockSize)
-		}
-	}
-	rec, err := burn.Disc(e.ctx, drive, burn.Image{Source: checked.Image(), Blocks: uint32(checked.Geometry.ImageBlocks()), SHA256: sum}, opt)
-	bar.end(err)
-	err = about(c.Drive, err)
-	if rec == nil || !rec.Verified && !rec.Spoiled {
-		return nil, err
-	}
-	if log != nil && (rec.Verified || rec.Spoiled) {
-		err = errors.Join(err, logBurn(e, log, checked, rec))
-	}
-	return &burnResult{rec}, err
+	return c.burnDiscs(e, job)
 }
 
 // check reads the whole image before a disc is spent on it, and returns its SHA-256 too: that was taken first, so
@@ -184,6 +213,15 @@ func logBurn(e *env, log *importlog.Log, checked *bundle.Contents, rec *burn.Rec
 	_, err = log.LogBurned(fmt.Sprintf("%x", checked.Digest()), record, e.now())
 	return err
 }
+
+// recorder is a drive that discs are burnt in.
+type recorder interface {
+	burn.Drive
+	Close() error
+}
+
+// openRecorder opens a drive to burn with. Close it when done.
+func (e *env) openRecorder(name string) (recorder, error) { return newDrive(name) }
 
 // openDrive opens a recorder. Close it when done.
 func openDrive(name string) (*drivesim.Drive, error) {

@@ -207,7 +207,7 @@ func (d *demo) transfer(payload string) error {
 		}
 	}
 	d.head("low side", "Burn it to a blank disc, finalise, reload, read back")
-	if _, err := d.do(&burnCmd{File: iso, Number: 1, Drive: "sim:" + d.path("drive"), State: d.path("low-state"), Trust: trustFile}); err != nil {
+	if _, err := d.do(&burnCmd{Copies: 1, File: iso, Number: 1, Drive: "sim:" + d.path("drive"), State: d.path("low-state"), Trust: trustFile}); err != nil {
 		return err
 	}
 	if err := os.Link(d.path("drive", "disc.img"), d.path("disc.img")); err != nil {

@@ -102,6 +102,8 @@ var advice = map[string]string{
 	"wrong-medium":       "put such a disc in",
 	"medium-not-blank":   "put a blank one in (with sim: name another directory)",
 	"medium-too-small":   "prepare less, or with fewer --fec-roots",
+	"read-only-drive":    "name a recorder",
+	"tray-by-hand":       "run it on a terminal, without --no-prompt",
 	"blank-disc":         "burn it first, or put the right one in",
 	"incomplete-disc":    "its burn did not end well: take another copy",
 	"seal-copies-differ": "take another copy of it",
