@@ -54,7 +54,8 @@ func kernel(modules []string) (vmlinuz, archive string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	input, inputs, err := kernelPackage(dir)
+	inputs := filepath.Join(dir, "inputs")
+	input, _, err := kernelPackage(dir)
 	if err != nil {
 		return "", "", err
 	}
@@ -63,7 +64,17 @@ func kernel(modules []string) (vmlinuz, archive string, err error) {
 		return "", "", err
 	}
 	key := fmt.Appendf(code, "%s %q", input.SHA256, modules)
-	made, err := cached("kernel", key, func(out string) error { return unpackKernel(inputs, input, modules, out) })
+	dir, err = programs()
+	if err != nil {
+		return "", "", err
+	}
+	made, err := cached("kernel", key, func(out string) error {
+		said, err := exec.Command(filepath.Join(dir, "unpack"), append([]string{inputs, out}, modules...)...).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("unpack: %w: %s", err, said)
+		}
+		return nil
+	})
 	return filepath.Join(made, "vmlinuz"), filepath.Join(made, "modules.cpio"), err
 }
 
@@ -85,38 +96,6 @@ func kernelPackage(dir string) (image.Input, *image.Inputs, error) {
 	return input, inputs, err
 }
 
-func unpackKernel(inputs *image.Inputs, input image.Input, modules []string, out string) error {
-	if err := os.Mkdir(out, 0o755); err != nil {
-		return err
-	}
-	deb, err := inputs.Open(input)
-	if err != nil {
-		return err
-	}
-	defer deb.Close()
-	scratch, err := os.Create(filepath.Join(out, "scratch"))
-	if err != nil {
-		return err
-	}
-	defer scratch.Close()
-	if err := os.Remove(scratch.Name()); err != nil {
-		return err
-	}
-	k, err := image.ReadKernel(deb, scratch)
-	if err != nil {
-		return err
-	}
-	closure, err := k.Closure(modules...)
-	if err != nil {
-		return err
-	}
-	return errors.Join(
-		create(filepath.Join(out, "vmlinuz"), func(w io.Writer) error { _, err := io.Copy(w, k.Image()); return err }),
-		create(filepath.Join(out, "modules.cpio"), func(w io.Writer) error {
-			return image.WriteInitramfs(w, nil, k.ModuleFiles(closure), 0)
-		}))
-}
-
 func create(name string, write func(io.Writer) error) error {
 	f, err := os.Create(name)
 	if err != nil {
@@ -125,14 +104,14 @@ func create(name string, write func(io.Writer) error) error {
 	return errors.Join(write(f), f.Close())
 }
 
-// programs are sallyport and the agent, built from this tree.
+// programs are sallyport, the agent and unpack, built from this tree, without the race detector.
 var programs = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "sallyport-guest-")
 	if err != nil {
 		return "", err
 	}
 	atExit(func() { os.RemoveAll(dir) })
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", dir+"/", "./cmd/sallyport", "./qemu-tests/agent/guest")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", dir+"/", "./cmd/sallyport", "./qemu-tests/agent/guest", "./qemu-tests/unpack")
 	cmd.Dir = source()
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOFLAGS=")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -33,6 +33,7 @@ var table = layers{
 	"qemu-tests/agent":    {},
 
 	"qemu-tests/agent/guest": {"qemu-tests/agent"},
+	"qemu-tests/unpack":      {"image"},
 }
 
 // allows reports whether the package from may import the package to.
