@@ -2,12 +2,8 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -16,7 +12,6 @@ import (
 	"sallyport/bundle"
 	"sallyport/bundle/importlog"
 	"sallyport/burn"
-	"sallyport/burn/drivesim"
 )
 
 type burnCmd struct {
@@ -212,65 +207,4 @@ func logBurn(e *env, log *importlog.Log, checked *bundle.Contents, rec *burn.Rec
 	}
 	_, err = log.LogBurned(fmt.Sprintf("%x", checked.Digest()), record, e.now())
 	return err
-}
-
-// recorder is a drive that discs are burnt in.
-type recorder interface {
-	burn.Drive
-	Close() error
-}
-
-// openRecorder opens a drive to burn with. Close it when done.
-func (e *env) openRecorder(name string) (recorder, error) { return newDrive(name) }
-
-// openDrive opens a recorder. Close it when done.
-func openDrive(name string) (*drivesim.Drive, error) {
-	dir, ok := strings.CutPrefix(name, "sim:")
-	if !ok || dir == "" {
-		return nil, usagef("drive %q: this version burns with sim:DIR, a simulated recorder", name)
-	}
-	drive, err := drivesim.Open(dir)
-	return drive, pathError(err)
-}
-
-// isSimulated tells whether a drive was made in dir before.
-func isSimulated(dir string) bool {
-	_, err := os.Lstat(filepath.Join(dir, "state.json"))
-	return err == nil
-}
-
-// newDrive opens a recorder to burn with. A simulated one is made only in a directory that is new or empty.
-func newDrive(name string) (*drivesim.Drive, error) {
-	if dir, ok := strings.CutPrefix(name, "sim:"); ok && !isSimulated(dir) {
-		list, err := os.ReadDir(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, pathError(err)
-		}
-		if len(list) > 0 {
-			return nil, usagef("%s holds no simulated drive, and other things: name a new directory", dir)
-		}
-	}
-	return openDrive(name)
-}
-
-// openSimulated opens the finished disc in a simulated drive.
-func (e *env) openSimulated(dir string) (*source, error) {
-	if !isSimulated(dir) {
-		return nil, usagef("%q holds no simulated drive: sallyport burn --drive sim:DIR makes one", dir)
-	}
-	drive, err := openDrive("sim:" + dir)
-	if err != nil {
-		return nil, err
-	}
-	disc, err := burn.OpenDisc(e.ctx, drive, burn.ReadOptions{})
-	if err != nil {
-		return nil, about("sim:"+dir, errors.Join(err, drive.Close()))
-	}
-	return &source{
-		Source: bundle.Source{ReaderAt: disc, Size: disc.Size(), Medium: true, Gone: func(err error) bool {
-			_, block := errors.AsType[*burn.ReadError](err)
-			return !block
-		}},
-		close: func() error { return errors.Join(disc.Close(), drive.Close()) },
-	}, nil
 }

@@ -22,7 +22,7 @@ type grammar struct {
 	Burn    burnCmd    `cmd:"" help:"Burn a bundle, finalise, reload, and read it back."`
 	Verify  verifyCmd  `cmd:"" help:"Make every check of an import, and import nothing."`
 	Import  importCmd  `cmd:"" help:"Verify a bundle, let its files in, and log that."`
-	Drive   driveCmd   `cmd:"" help:"Serve a simulated recorder."`
+	Drive   driveCmd   `cmd:"" help:"Show optical drives, or serve a simulated one."`
 	Mount   mountCmd   `cmd:"" help:"Verify a bundle and show its files, read-only, each block checked."`
 	Umount  umountCmd  `cmd:"" help:"End a mount."`
 	Repair  repairCmd  `cmd:"" help:"Write a damaged bundle as it was made to a new image file."`

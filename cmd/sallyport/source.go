@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"sallyport/bundle"
+	"sallyport/media/scsi"
 )
 
 // source is an opened SRC. Close it when done.
@@ -23,10 +24,10 @@ type source struct {
 
 func (s *source) Close() error { return s.close() }
 
-// openSource opens an image file, a block device, or the disc in a simulated drive, for reading only.
+// openSource opens an image file, a block device, or the disc in an optical drive, for reading only.
 func (e *env) openSource(name string) (*source, error) {
-	if dir, ok := strings.CutPrefix(name, "sim:"); ok {
-		return e.openSimulated(dir)
+	if strings.HasPrefix(name, "sim:") || scsi.IsNode(name) {
+		return e.openDisc(name)
 	}
 	f, info, err := openInput(name)
 	if err != nil {

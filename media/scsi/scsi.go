@@ -1,9 +1,11 @@
 // Package scsi is the seam between Sallyport and one SCSI device: a transport
 // with a single method, and what a device or the way to it can answer as
-// errors that errors.Is and errors.As understand.
+// errors that errors.Is and errors.As understand. Device is the transport to
+// an optical drive of this machine, through Linux' SG_IO; burn/drivesim
+// simulates another.
 //
-// The package knows no command and no operating system. Commands live in
-// burn/mmc, transports where they are made (burn/drivesim simulates one).
+// Commands live in burn/mmc: this package knows none but the INQUIRY by which
+// Open tells what it has opened.
 package scsi
 
 import (
