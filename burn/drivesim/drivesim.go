@@ -89,6 +89,7 @@
 package drivesim
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -193,9 +194,9 @@ func New(dir string, c Config) (*Drive, error) {
 
 // OpenImage opens the drive whose disc is the file image, with its state beside
 // it, making both with c when there is no state yet; else the disc has to be
-// what c says, as far as it says something. Faults are armed. The caller closes
-// the drive; an image that another process, or another Drive, has open is
-// refused.
+// what c says, as far as it says something, and the drive becomes that. Faults
+// are armed. The caller closes the drive; an image that another process, or
+// another Drive, has open is refused.
 func OpenImage(image string, c Config, faults []Fault) (*Drive, error) {
 	f := beside(image)
 	_, err := os.Stat(f.state)
@@ -214,8 +215,23 @@ func OpenImage(image string, c Config, faults []Fault) (*Drive, error) {
 		d.Close()
 		return nil, err
 	}
+	if err := d.become(c); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("simulated drive %s: %w", image, err)
+	}
 	d.Inject(faults...)
 	return d, nil
+}
+
+// become makes the drive what c says, as far as it says something.
+func (d *Drive) become(c Config) error {
+	drive := &d.st.Drive
+	drive.Speed = cmp.Or(c.Speed, drive.Speed)
+	drive.Buffer = cmp.Or(c.Buffer, drive.Buffer)
+	drive.SpinUp = cmp.Or(int(c.SpinUp/time.Millisecond), drive.SpinUp)
+	drive.NoDAO, drive.NoReserve, drive.NoLoad = drive.NoDAO || c.NoDAO, drive.NoReserve || c.NoReserve, drive.NoLoad || c.NoLoad
+	d.powerOn()
+	return d.st.check()
 }
 
 func open(f files) (d *Drive, err error) {

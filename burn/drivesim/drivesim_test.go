@@ -335,36 +335,3 @@ func TestTray(t *testing.T) {
 		t.Errorf("load of a tray without a motor: %q", got)
 	}
 }
-
-func FuzzDo(f *testing.F) {
-	f.Add([]byte{0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0}, uint16(2048), true)
-	f.Add([]byte{0x5A, 8, 5, 0, 0, 0, 0, 2, 0, 0}, uint16(512), false)
-	f.Add([]byte{0x55, 0x10, 0, 0, 0, 0, 0, 0, 60, 0}, uint16(60), true)
-	f.Add([]byte{0x46, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0}, uint16(65535), false)
-	f.Add([]byte{0x28, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0}, uint16(10), false)
-	f.Add([]byte{0xAD, 0, 0, 0, 0, 0, 0, 0x0E, 1, 0, 0, 0}, uint16(1), false)
-	dir := filepath.Join(f.TempDir(), "sim")
-	d, err := New(dir, Config{Capacity: 256, Buffer: 64 * blockSize})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(func() { d.Close() })
-	f.Fuzz(func(t *testing.T, cdb []byte, size uint16, out bool) {
-		data := scsi.Data{In: make([]byte, size)}
-		if out {
-			data = scsi.Data{Out: make([]byte, size)}
-		}
-		before := d.Status()
-		n, err := d.Do(t.Context(), cdb, data)
-		if n < 0 || n > int(size) {
-			t.Fatalf("% x moved %d of %d bytes", cdb, n, size)
-		}
-		if short(err) == "" && err != nil {
-			t.Fatalf("% x: an error without words", cdb)
-		}
-		d.Wait(t.Context(), time.Second)
-		if after := d.Status(); after.Disc == blank && before.Disc != blank || after.Recorded < before.Recorded && before.Disc == complete {
-			t.Fatalf("% x: from %+v to %+v", cdb, before, after)
-		}
-	})
-}

@@ -29,6 +29,21 @@ func TestParseFaults(t *testing.T) {
 		{in: "close-track-session deferred 5/72/03\nwrite timeout", want: []Fault{
 			{Command: "close-track-session", Action: Deferred, Sense: 0x57203}, {Command: "write", Action: Timeout}}},
 		{in: "medium surplus 32\nmedium sessions 2", want: []Fault{{Action: Surplus, N: 32}, {Action: Sessions, N: 2}}},
+		{in: "any nth 3 tray\nwrite reset", want: []Fault{{Nth: 3, Action: Tray}, {Command: "write", Action: Reset}}},
+		{in: "write status 08", want: []Fault{{Command: "write", Action: BadStatus, N: 8}}},
+		{in: "after send-cue-sheet busy 2/04/07 1m", want: []Fault{{Command: "send-cue-sheet", After: true, Action: Busy, Sense: 0x20407, Delay: time.Minute}}},
+		{in: "read-capacity always reply 3 ffFF", want: []Fault{{Command: "read-capacity", On: true, Action: Reply, N: 3, Data: "\xFF\xFF"}}},
+		{in: "inquiry short 4", want: []Fault{{Command: "inquiry", Action: Short, N: 4}}},
+		{in: "write status 02", err: "bad status"},
+		{in: "write status 00", err: "bad status"},
+		{in: "write status 100", err: "bad status"},
+		{in: "write busy 2/04/07", err: "invalid duration"},
+		{in: "write busy 1m", err: "bad sense"},
+		{in: "inquiry reply 3", err: "want reply OFFSET HEX"},
+		{in: "inquiry reply -1 00", err: `bad number "-1"`},
+		{in: "inquiry reply 0 0", err: "bad bytes"},
+		{in: "inquiry short", err: `bad number ""`},
+		{in: "inquiry tray 1", err: "tray takes no argument"},
 		{in: "before", err: "line 1: no command"},
 		{in: "\nread", err: "line 2: no action"},
 		{in: "rewind sense 3/11/00", err: `unknown command "rewind"`},
@@ -67,13 +82,15 @@ func FuzzParseFaults(f *testing.F) {
 	f.Add("after write lba 70 sense 3/0C/02\nmedium surplus 3")
 	f.Add("read lba 64-127 from 2 flip 2047 # x")
 	f.Add("before any nth 17 slow 3h")
+	f.Add("write-and-verify status 08\nany from 3 tray\nread-cd short 3")
+	f.Add("after send-cue-sheet busy 2/04/07 1m\nget-performance reply 3 FFFF")
 	f.Fuzz(func(t *testing.T, s string) {
 		faults, err := ParseFaults(strings.NewReader(s))
 		if err != nil {
 			return
 		}
 		for _, f := range faults {
-			if f.N < 0 || f.N > maxCapacity || f.Sense > 0xFFFFF || f.Delay < 0 || f.Action == Flip && f.N >= blockSize {
+			if f.N < 0 || f.N > maxCapacity || len(f.Data) > 4096 || f.Action == BadStatus && (f.N == 0 || f.N == 2 || f.N > 0xFF) || f.Sense > 0xFFFFF || f.Delay < 0 || f.Action == Flip && f.N >= blockSize {
 				t.Fatalf("%q: %+v", s, f)
 			}
 		}
@@ -235,5 +252,47 @@ func TestFaultsFile(t *testing.T) {
 	}
 	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), "faults: line 1: unknown command") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// The actions that aren't about a command's end.
+func TestActions(t *testing.T) {
+	inquiry := func(d *Drive) string { return reply(t, d, "12 00 00 00 08 00", 8) }
+	d, _ := newDrive(t, small)
+	settle(t, d)
+	good := inquiry(d)
+	d.Inject(Fault{Command: "inquiry", Action: Short, N: 3}, Fault{Command: "inquiry", Action: Reply, Nth: 2, N: 7, Data: "\xAA\xBB"},
+		Fault{Command: "inquiry", Action: Reply, Nth: 3, N: 8, Data: "\xAA"}, Fault{Command: "inquiry", Action: BadStatus, N: 8, Nth: 4})
+	for i, want := range []string{good[:6], good[:14] + "aa", good, "status 08h (busy)", good} {
+		if got := inquiry(d); got != want {
+			t.Errorf("inquiry %d: %s, want %s", i+1, got, want)
+		}
+	}
+	d.Inject(Fault{Command: "seek", After: true, Action: Busy, Sense: 0x20407, Delay: time.Minute})
+	if got := do(t, d, "2b 00 00000000 00 0000 00", scsi.Data{}); got != "" {
+		t.Error(got)
+	}
+	for _, want := range []string{"2/04/07", "2/04/07", "2/04/07", ""} {
+		if got := do(t, d, tur, scsi.Data{}); got != want {
+			t.Errorf("during a minute: %q, want %q", got, want)
+		}
+		d.Wait(t.Context(), 25*time.Second)
+	}
+	do(t, d, "1e 00 00 00 01 00", scsi.Data{})
+	d.Inject(Fault{Command: "seek", Action: Reset}, Fault{Command: "seek", Nth: 2, Action: Tray})
+	for _, want := range []string{"6/29/00", "2/3a/02"} {
+		if got := do(t, d, "2b 00 00000000 00 0000 00", scsi.Data{}); got != want {
+			t.Errorf("seek: %q, want %q", got, want)
+		}
+	}
+	// A fault of write strikes all commands that write, with its LBA.
+	d, _ = newDrive(t, Config{Profile: mmc.DVDPlusR, Capacity: 256})
+	settle(t, d)
+	d.Inject(Fault{Command: "write", LBA: 20, Blocks: 1, On: true, Sense: 0x30C00})
+	p := payload(16)
+	for cdb, want := range map[string]string{"aa 00 00000000 00000010 00 00": "", "2e 00 00000010 00 0010 00": "3/0c/00", "aa 00 00000010 00000010 00 00": "3/0c/00"} {
+		if got := do(t, d, cdb, scsi.Data{Out: p}); got != want && want != "" {
+			t.Errorf("%s: %q, want %q", cdb, got, want)
+		}
 	}
 }

@@ -181,3 +181,51 @@ func TestBadState(t *testing.T) {
 		}
 	}
 }
+
+// A disc in a file, with its state beside it.
+func TestOpenImage(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "disc")
+	d, err := OpenImage(image, Config{Profile: mmc.BDR, Capacity: 256, SpinUp: time.Second}, []Fault{{Command: "seek", Sense: 0x44400}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	settle(t, d)
+	if got := do(t, d, "2b 00 00000000 00 0000 00", scsi.Data{}); got != "4/44/00" {
+		t.Errorf("the fault: %q", got)
+	}
+	p := payload(32)
+	write(d, 0, p)
+	closing(t, d, 1, 1)
+	if _, err := OpenImage(image, Config{}, nil); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("opened twice: %v", err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(image); err != nil || !bytes.Equal(b, p) {
+		t.Errorf("the image is not what was written: %v", err)
+	}
+	for _, c := range []Config{{Profile: mmc.DVDR}, {Capacity: 257}} {
+		if _, err := OpenImage(image, c, nil); err == nil || !strings.Contains(err.Error(), "is a BD-R of 256 blocks") {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+	if _, err := OpenImage(image, Config{Speed: 7}, nil); err == nil || !strings.Contains(err.Error(), "speed 7") {
+		t.Errorf("speed 7: %v", err)
+	}
+	d, err = OpenImage(image, Config{Profile: mmc.BDR, Speed: 9000}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	settle(t, d)
+	if b, got := read(d, 0, 32); got != "" || !bytes.Equal(b, p) || d.Status().ReadSpeed != 9000 {
+		t.Errorf("reads differently: %q, %+v", got, d.Status())
+	}
+	if err := os.Remove(image + ".json"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenImage(image, Config{}, nil); err == nil || !strings.Contains(err.Error(), "is there already") {
+		t.Errorf("an image without its state: %v", err)
+	}
+}
