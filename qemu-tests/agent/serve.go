@@ -95,6 +95,8 @@ func (s *Server) run(ctx context.Context, id uint32, c Command, j *job) {
 	var status *exec.ExitError
 	switch {
 	case err == nil, errors.Is(err, exec.ErrWaitDelay): // the latter: what it left behind holds its output
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		ended.Code, ended.Signal = -1, "killed before it started"
 	case !errors.As(err, &status):
 		ended.Code, ended.Error = -1, err.Error()
 	case status.Exited():
