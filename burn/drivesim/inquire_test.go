@@ -304,6 +304,11 @@ func TestCDAddresses(t *testing.T) {
 	if _, got := read(d, 100, 1); got != "3/11/00" {
 		t.Errorf("run-out: %q", got)
 	}
+	in := make([]byte, 10*blockSize)
+	if n, err := d.Do(t.Context(), []byte{0x28, 0, 0, 0, 0, 95, 0, 0, 7, 0}, scsi.Data{In: in}); n != 5*blockSize || short(err) != "3/11/00" ||
+		!bytes.Equal(in[:n], payload(100)[95*blockSize:]) {
+		t.Errorf("over the run-out: %d bytes, %v", n, err)
+	}
 	for cdb, want := range map[string]string{
 		"be 00 00000000 000001 f8 00 00": "5/24/00", // raw
 		"be 04 00000000 000001 10 00 00": "5/24/00", // audio

@@ -28,8 +28,9 @@ func (d *Drive) read(r *request) (int, error) {
 		return 0, nil // Do reports it
 	}
 	p := r.data.In[:int(n)*blockSize]
-	if err := d.readBlocks(p, lba); err != nil {
-		return 0, err
+	good, err := d.readBlocks(p, lba)
+	if err != nil {
+		return good, err
 	}
 	for _, f := range r.flips {
 		f.eachBlock(r, func(_ uint32, off int) { p[off+f.N] ^= 1 })
@@ -82,8 +83,9 @@ func (d *Drive) readCapacity(r *request) (int, error) {
 
 // readBlocks reads what the host gets to see from lba on: what is recorded,
 // the drive's cache over it, and what faults put behind it. What lies between
-// tracks can't be read.
-func (d *Drive) readBlocks(p []byte, lba uint32) error {
+// tracks can't be read. It returns how many bytes stand before the first block
+// that can't be.
+func (d *Drive) readBlocks(p []byte, lba uint32) (int, error) {
 	end := d.recordedEnd()
 	for off := 0; off < len(p); {
 		at := lba + uint32(off/blockSize)
@@ -91,10 +93,10 @@ func (d *Drive) readBlocks(p []byte, lba uint32) error {
 		switch {
 		case n > 0:
 			if !d.fromImage(p[off:off+n*blockSize], at) {
-				return nil // Do reports it
+				return 0, nil // Do reports it
 			}
 		case at < end:
-			return parsed(fixedSense(0x70, 0x31100, &at))
+			return off, parsed(fixedSense(0x70, 0x31100, &at))
 		default:
 			n = 1
 			switch block := p[off : off+blockSize]; d.behind(at - end) {
@@ -103,12 +105,12 @@ func (d *Drive) readBlocks(p []byte, lba uint32) error {
 			case Surplus:
 				copy(block, bytes.Repeat([]byte{0x5A}, blockSize))
 			default:
-				return parsed(fixedSense(0x70, 0x31100, &at))
+				return off, parsed(fixedSense(0x70, 0x31100, &at))
 			}
 		}
 		off += n * blockSize
 	}
-	return nil
+	return len(p), nil
 }
 
 // runAt returns how many blocks from lba on are recorded in the track that lba
