@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 
@@ -15,7 +16,7 @@ import (
 )
 
 type burnCmd struct {
-	File   string `arg:"" help:"The signed bundle image." type:"path"`
+	File   string `arg:"" help:"The signed bundle image; with --seal the directory." type:"path"`
 	Drive  string `required:"" help:"The recorder: /dev/sr0, or sim:DIR, a simulated one whose disc lives in DIR." placeholder:"DRIVE"`
 	Copies int    `help:"How many good discs to burn, one after another. A spoiled one is replaced." default:"1" placeholder:"N"`
 	Trust  string `help:"Check the signatures against this trust root first." placeholder:"FILE"`
@@ -24,8 +25,10 @@ type burnCmd struct {
 	Number   int    `help:"The first disc's number, for the record, without --state." default:"1"`
 	Speed    string `help:"Writing speed: 8x, or a number of kB/s (default: the drive's choice)." placeholder:"SPEED"`
 	VerifyIn string `help:"Read each disc back in this second drive, too: somebody carries it over." placeholder:"DRIVE"`
-	NoPrompt bool   `help:"Ask nobody for anything: what needs a person is an error."`
-	Unsigned bool   `help:"Burn although nobody has signed: a burnt disc can't be signed any more."`
+	Seal     string `help:"Burn a directory, without an image of it on a disk: as this seal, which sallyport plan made, with the signatures beside it." type:"path" placeholder:"SEAL.json"`
+	scanFlags
+	NoPrompt bool `help:"Ask nobody for anything: what needs a person is an error."`
+	Unsigned bool `help:"Burn although nobody has signed: a burnt disc can't be signed any more."`
 }
 
 func (c *burnCmd) Help() string {
@@ -33,7 +36,13 @@ func (c *burnCmd) Help() string {
 reloads it, and compares all of it with what was burnt. sim:DIR is made with a blank disc when it isn't there; with
 --copies the further discs of a simulated drive are in DIR-2, DIR-3 and so on.
 
-Example: sallyport burn bundle.iso --drive /dev/sr0 --copies 2 --verify-in /dev/sr1`
+With --seal the image is made while it is burnt, and needs no room on a disk but 2 % of it. The directory is read
+before, so that one that has changed since sallyport plan costs no disc; one that changes meanwhile leaves a disc
+that was never closed.
+
+Examples:
+  sallyport burn bundle.iso --drive /dev/sr0 --copies 2 --verify-in /dev/sr1
+  sallyport burn sources --seal SEAL.json --trust trust.json --drive /dev/sr0`
 }
 
 type burnResult struct {
@@ -90,6 +99,8 @@ func (c *burnCmd) run(e *env) (result, error) {
 	switch {
 	case c.State != "" && c.Trust == "":
 		return nil, usagef("--state needs --trust")
+	case c.Seal == "" && (c.LeaveOut || c.CaseClash):
+		return nil, usagef("--leave-out and --case-clash are for directories: they need --seal")
 	case c.Number < 1:
 		return nil, usagef("--number %d: discs are numbered from 1", c.Number)
 	case c.Copies < 1 || c.Copies > 999:
@@ -126,19 +137,16 @@ func (c *burnCmd) speed() (kbs, times int, err error) {
 
 // burn returns a result once something was written to a disc.
 func (c *burnCmd) burn(e *env) (*burnResult, error) {
-	src, err := e.openSource(c.File)
+	open := c.openImage
+	if c.Seal != "" {
+		open = c.openPlanned
+	}
+	img, err := open(e)
 	if err != nil {
 		return nil, err
 	}
-	defer src.Close()
-	if src.Medium {
-		return nil, usagef("%s is not an image file", c.File)
-	}
-	checked, sum, err := c.check(e, src)
-	if err != nil {
-		return nil, about(c.File, err)
-	}
-	job := burn.Copies{Count: c.Copies, Image: burn.Image{Source: checked.Image(), Blocks: uint32(checked.Geometry.ImageBlocks()), SHA256: sum}}
+	defer img.Close()
+	job := burn.Copies{Count: c.Copies, Image: img.image}
 	if c.State != "" {
 		root, err := loadTrust(c.Trust)
 		if err != nil {
@@ -150,12 +158,37 @@ func (c *burnCmd) burn(e *env) (*burnResult, error) {
 		}
 		defer st.Close()
 		job.Begin = func() (int, error) {
-			number, err := st.log.LogBurnBegins(fmt.Sprintf("%x", checked.Digest()), e.now())
+			number, err := st.log.LogBurnBegins(img.digest, e.now())
 			return int(number), err
 		}
-		job.Done = func(rec *burn.Record, _ error) error { return logBurn(e, st.log, checked, rec) }
+		job.Done = func(rec *burn.Record, _ error) error { return logBurn(e, st.log, img.digest, rec) }
 	}
 	return c.burnDiscs(e, job)
+}
+
+// openImage judges an image file.
+func (c *burnCmd) openImage(e *env) (*burnable, error) {
+	if info, err := os.Stat(c.File); err == nil && info.IsDir() {
+		return nil, usagef("%s is a directory: sallyport prepare makes an image of it; or sallyport plan a seal, and burn --seal SEAL.json burns it without one", c.File)
+	}
+	src, err := e.openSource(c.File)
+	if err != nil {
+		return nil, err
+	}
+	if src.Medium {
+		src.Close()
+		return nil, usagef("%s is not an image file", c.File)
+	}
+	checked, sum, err := c.check(e, src)
+	if err != nil {
+		src.Close()
+		return nil, about(c.File, err)
+	}
+	return &burnable{
+		image:  burn.Image{Source: checked.Image(), Blocks: uint32(checked.Geometry.ImageBlocks()), SHA256: sum},
+		digest: fmt.Sprintf("%x", checked.Digest()),
+		close:  src.Close,
+	}, nil
 }
 
 // check reads the whole image before a disc is spent on it, and returns its SHA-256 too: that was taken first, so
@@ -196,7 +229,7 @@ func (c *burnCmd) check(e *env, src *source) (*bundle.Contents, []byte, error) {
 	return checked, sum, checked.Authorize(root)
 }
 
-func logBurn(e *env, log *importlog.Log, checked *bundle.Contents, rec *burn.Record) error {
+func logBurn(e *env, log *importlog.Log, digest string, rec *burn.Record) error {
 	b, err := json.Marshal(rec)
 	if err != nil {
 		return err
@@ -205,6 +238,6 @@ func logBurn(e *env, log *importlog.Log, checked *bundle.Contents, rec *burn.Rec
 	if err := record.Canonicalize(); err != nil {
 		return err
 	}
-	_, err = log.LogBurned(fmt.Sprintf("%x", checked.Digest()), record, e.now())
+	_, err = log.LogBurned(digest, record, e.now())
 	return err
 }

@@ -78,7 +78,11 @@ func (h *hands) burn(job burn.Copies) (res *burnResult, err error) {
 	}
 	records, err := job.Burn(h.e.ctx, h.drive)
 	h.bar.end(err)
-	err = about(h.name, err)
+	if _, ok := errors.AsType[*burn.ImageError](err); ok {
+		err = about(h.c.File, err)
+	} else {
+		err = about(h.name, err)
+	}
 	switch len(records) {
 	case 0:
 		return nil, err

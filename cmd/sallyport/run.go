@@ -169,6 +169,9 @@ func (e *env) message(err error, ref *refusal) string {
 	if ref.Advice != "" {
 		text += "; " + ref.Advice
 	}
+	if s, ok := errors.AsType[*burn.SpoiledError](err); ok {
+		text += "; " + oneLine(&burn.SpoiledError{Phase: s.Phase, LBA: s.LBA})
+	}
 	if u, ok := errors.AsType[*unloggedError](err); ok {
 		text += "; and the refusal could not be logged: " + oneLine(u.log)
 	}
