@@ -33,7 +33,7 @@ func (c *conn) run(t *task) error {
 	var err error
 	switch want := reach(cdb); {
 	case cdb[0] == 0xA0:
-		d.In, err = reportLUNs(cdb, !c.server.absent())
+		d.In, err = reportLUNs(cdb, !c.server.gone.Load())
 		n = len(d.In)
 	case t.lun() != deviceLUN:
 		err = errAbsent
@@ -71,6 +71,8 @@ func (c *conn) run(t *task) error {
 	default:
 		a.status, a.sense = statusCheck, senseInternal
 	}
+	c.answering.Lock()
+	defer c.answering.Unlock()
 	if !c.end(t) {
 		return nil
 	}

@@ -32,6 +32,10 @@ type conn struct {
 	sending sync.Mutex
 	statSN  uint32
 
+	// Held from taking a task from the list until its answer is sent: no word
+	// that there is no such task may get ahead of that.
+	answering sync.Mutex
+
 	mu       sync.Mutex
 	expCmdSN uint32
 	ahead    int              // commands that count in the window

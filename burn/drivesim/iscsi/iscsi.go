@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"sallyport/media/scsi"
 )
@@ -94,8 +95,8 @@ type server struct {
 	conns map[*conn]bool // with or without a session
 	tsih  uint16         // last one given
 
-	lun  sync.Mutex // one command at a time
-	gone bool       // the device has left, for good; under lun
+	lun  sync.Mutex  // one command at a time
+	gone atomic.Bool // the device has left, for good
 }
 
 // add takes a connection up, unless there are too many or it is too late.
@@ -166,20 +167,14 @@ func (s *server) closeAll() {
 func (s *server) do(cdb []byte, d scsi.Data) (n int, err error) {
 	s.lun.Lock()
 	defer s.lun.Unlock()
-	if s.gone {
+	if s.gone.Load() {
 		return 0, errAbsent
 	}
 	n, err = s.LUN.Do(s.ctx, cdb, d)
 	if errors.Is(err, scsi.ErrGone) {
-		s.gone = true
+		s.gone.Store(true)
 	}
 	return max(0, min(n, d.Len())), err
-}
-
-func (s *server) absent() bool {
-	s.lun.Lock()
-	defer s.lun.Unlock()
-	return s.gone
 }
 
 var (

@@ -52,11 +52,12 @@ func TestLibiscsi(t *testing.T) {
 
 // TestConformance runs those of libiscsi's own tests of targets that are about
 // iSCSI and about moving data. Not those of wrong DataSN, where it wants the
-// command to fail and not, as here, the connection, and of writes of less data
-// than blocks, which it wants to succeed.
+// command to fail and not, as here, the connection; of writes of less data than
+// blocks, which it wants to succeed; and of task management, as it takes all
+// blocks for 512 bytes.
 func TestConformance(t *testing.T) {
 	for _, test := range []string{
-		"ALL.iSCSIcmdsn.iSCSICmdSnTooHigh", "ALL.iSCSIcmdsn.iSCSICmdSnTooLow", "ALL.iSCSITMF",
+		"ALL.iSCSIcmdsn.iSCSICmdSnTooHigh", "ALL.iSCSIcmdsn.iSCSICmdSnTooLow",
 		"ALL.iSCSIResiduals.Read10Invalid", "ALL.iSCSIResiduals.Read10Residuals", "ALL.iSCSIResiduals.Read12Residuals", "ALL.iSCSIResiduals.Read16Residuals",
 		"ALL.Read10.Simple", "ALL.Write10.Simple", "ALL.Read12.Simple", "ALL.Write12.Simple", "ALL.Read10.Async",
 	} {

@@ -247,7 +247,9 @@ func (c *conn) task(h *header) error {
 	out[0], out[1] = opTaskAnswer, 0x80
 	out.put32(16, h.tag())
 	function := h[1] & 0x7F
-	unit := h.lun() == deviceLUN && !c.server.absent()
+	unit := h.lun() == deviceLUN && !c.server.gone.Load()
+	c.answering.Lock()
+	defer c.answering.Unlock()
 	switch {
 	case function == abortTask:
 		if referenced := h.u32(20); !c.abort(&referenced) {
