@@ -52,6 +52,10 @@ func FuzzDo(f *testing.F) {
 		seed(op, commandOf([]byte{op, 1, 0, 0, 0x10, 0, 0, 0x7F, 0xFF, 0, 0x03}, false, 0x7FFF))
 	}
 	dir := f.TempDir()
+	if fast, err := os.MkdirTemp("/dev/shm", "drivesim"); err == nil { // the state is synced with every change
+		dir = fast
+		f.Cleanup(func() { os.RemoveAll(fast) })
+	}
 
 	f.Fuzz(func(t *testing.T, profile byte, p, out []byte) {
 
