@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -145,8 +146,11 @@ func TestCancelInMidCommand(t *testing.T) {
 		if !under.TryLock() {
 			t.Error("two commands at a time")
 		}
+		defer under.Unlock()
 		cancel()
-		under.Unlock()
+		for range 1000 {
+			runtime.Gosched()
+		}
 		return nil
 	})
 	if _, err := d.Do(ctx, make([]byte, 6), Data{}); err != nil {
