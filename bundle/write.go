@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 
@@ -121,6 +122,7 @@ func (p *Plan) WriteTo(ctx context.Context, w io.Writer, progress Progress) (*Se
 	if err != nil {
 		return nil, err
 	}
+	debug.FreeOSMemory() // of the data pass: parity takes as much again
 	tree := contextReader{ctx, io.NewSectionReader(scratch, 0, parityAt)}
 	if p.expected != nil {
 		foreseen, err := hex.DecodeString(p.expected.FEC.SHA256)
@@ -201,6 +203,7 @@ func (p *Plan) Foresee(ctx context.Context, progress Progress) error {
 		return errors.New("foresee: no seal is expected")
 	}
 	_, err := p.writeData(ctx, streamTo(io.Discard), nowhere{}, nil, progress)
+	debug.FreeOSMemory() // who foresees goes on to make the image
 	return err
 }
 

@@ -31,7 +31,7 @@ const (
 	// maxFECBlocks is data and tree at their largest.
 	maxFECBlocks = MaxDataBlocks + MaxDataBlocks/32
 	// fecMemory is about what EncodeFEC allocates at most, in bytes.
-	fecMemory = 64 << 20
+	fecMemory = 16 << 20
 )
 
 // FECRounds returns the length of a shard in blocks: the distance of
@@ -63,7 +63,7 @@ func FECBlocks(blocks int64, roots int) (int64, error) {
 // EncodeFEC writes the parity area for the blocks in src, data then tree without
 // superblock, to dst, whose offset 0 is the first parity block. src is read in
 // strips, each block once, and never past blocks × BlockSize bytes; what the
-// format wants behind that is zeros. It takes about 64 MiB of memory whatever
+// format wants behind that is zeros. It takes about 16 MiB of memory whatever
 // the size, and less for less data. While one strip is encoded the next is read
 // and the parity of the one before is written.
 //

@@ -109,3 +109,37 @@ func copySparse(f *os.File, r io.Reader) error {
 		}
 	}
 }
+
+// streamMemory is the largest resident set that burning a directory may have, the simulated drive included.
+const streamMemory = 64 << 20
+
+// TestBurnDirectory: a directory is burnt without an image of it on a disk, in constant memory, with parity in what room
+// is left. With SALLYPORT_BIG=1 it fills a DVD.
+func TestBurnDirectory(t *testing.T) {
+	size := int64(100 << 20)
+	if os.Getenv("SALLYPORT_BIG") == "1" {
+		size = 4_400_000_000
+	} else {
+		t.Log("100 MiB only. SALLYPORT_BIG=1 tries 4.4 GB")
+	}
+	program, dir, scratch := plainProgram(t), room(t), t.TempDir()
+	t.Setenv("TMPDIR", scratch)
+	in := func(name string) string { return filepath.Join(dir, name) }
+	if err := os.Truncate(touch(t, in("payload/large")), size); err != nil {
+		t.Fatal(err)
+	}
+	must(t, dir, "plan", "payload", "-o", "SEAL.json", "--channel", "news", "--trust", "trust.json", "--medium", "dvd-r")
+	for _, key := range []string{"alice.key", "bob.key"} {
+		must(t, dir, "sign", "SEAL.json", "--key", key, "--reproduce", "payload")
+	}
+	start := time.Now()
+	peak := runSparse(t, program, dir, nil, "burn", "payload", "--seal", "SEAL.json", "--drive", "sim:drive", "--trust", "trust.json")
+	t.Logf("%d MB: %.1f s, %d MiB at the peak", size/1e6, time.Since(start).Seconds(), peak>>20)
+	if peak > streamMemory {
+		t.Errorf("burn took %d MiB of memory", peak>>20)
+	}
+	if left := names(t, scratch); left != "" {
+		t.Errorf("left behind: %s", left)
+	}
+	must(t, dir, "verify", "sim:drive", "--trust", "trust.json")
+}
