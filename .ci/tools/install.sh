@@ -23,6 +23,9 @@ gpgv        gpgv
 bsdtar      libarchive-tools
 isoinfo     genisoimage
 genisoimage genisoimage
+openssl     openssl
+dmsetup     dmsetup
+strace      strace
 sha256sum   coreutils
 dd          coreutils
 script      bsdutils

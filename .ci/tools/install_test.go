@@ -10,7 +10,7 @@ import (
 )
 
 // peers are the commands that install.sh looks for, save veritysetup: it stands where the script itself adds to PATH.
-var peers = []string{"xorriso", "minisign", "gpg", "gpgv", "bsdtar", "isoinfo", "genisoimage", "sha256sum", "dd", "script", "prlimit",
+var peers = []string{"xorriso", "minisign", "gpg", "gpgv", "bsdtar", "isoinfo", "genisoimage", "openssl", "dmsetup", "strace", "sha256sum", "dd", "script", "prlimit",
 	"xz", "zstd", "cpio", "dpkg-deb", "apt-cache", "kmod", "modinfo", "modprobe", "depmod", "qemu-system-x86_64", "qemu-img",
 	"growisofs", "dvd+rw-mediainfo", "wodim", "cdrskin", "tgtd", "tgtadm", "tgtimg", "iscsi-inq", "iscsi-ls", "iscsi-readcapacity16"}
 
