@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -230,8 +231,9 @@ func (d *stackDrive) burnArgs(args ...string) []string {
 func result(t *testing.T, r Result) stackResult {
 	t.Helper()
 	res := stackResult{said: r}
-	if err := json.Unmarshal([]byte(r.Stdout), &res); err != nil {
-		t.Fatalf("exit status %d, timed out %v, no JSON: %v\nstdout: %s\nstderr: %s", r.Code, r.TimedOut, err, r.Stdout, r.Stderr)
+	err := json.Unmarshal([]byte(r.Stdout), &res)
+	if err != nil || r.Stderr != "" {
+		t.Fatalf("exit status %d, timed out %v, not only JSON: %v\nstdout: %s\nstderr: %s", r.Code, r.TimedOut, err, r.Stdout, r.Stderr)
 	}
 	if res.OK != (r.Code == 0) || res.OK != (res.Error == "") {
 		t.Errorf("exit status %d, ok %v, error %q", r.Code, res.OK, res.Error)
@@ -252,4 +254,64 @@ func (d *stackDrive) recorded(t *testing.T, blocks uint32) []byte {
 		t.Fatalf("the disc's first %d blocks: %v", blocks, err)
 	}
 	return b
+}
+
+// stackPrepare makes an image of a directory beside the mounts' bundle, and signs it.
+func stackPrepare(t *testing.T, m *Machine, image, payload string, args ...string) {
+	t.Helper()
+	bin, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("bash", slices.Concat([]string{"-eu", "-c", `cd "$1"; image=$2; payload=$3; shift 3
+		sallyport prepare "$payload" -o "$image" --channel news --trust trust.json "$@"
+		for name in alice bob; do sallyport sign "$image" --key $name.key; done`,
+		"bash", filepath.Join(m.Share, "mount"), image, payload}, args)...)
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("making %s: %v\n%s", image, err, out)
+	}
+}
+
+const tgtName = "iqn.2026-11.org.sallyport:tgt"
+
+// startTGT runs Debian's tgt with a blank DVD+R as LUN 1, and returns its port.
+func startTGT(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	if err := os.MkdirAll("/var/run/tgtd", 0o755); err != nil { // for the socket that tgtadm speaks to
+		t.Fatal(err)
+	}
+	control := fmt.Sprint(1 + port%30000) // it is no TCP port, and less than 32767
+	disc := filepath.Join(t.TempDir(), "disc.img")
+	var said tailWriter
+	tgtd := exec.Command("tgtd", "-f", "-C", control, "--iscsi", fmt.Sprintf("portal=127.0.0.1:%d", port))
+	tgtd.Stdout, tgtd.Stderr = &said, &said
+	if err := tgtd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = tgtd.Process.Kill() // it may have ended
+		_ = tgtd.Wait()
+		os.Remove("/var/run/tgtd/socket." + control)
+		os.Remove("/var/run/tgtd/socket." + control + ".lock")
+		if t.Failed() {
+			t.Logf("tgtd said:\n%s", said.String())
+		}
+	})
+	out, err := exec.Command("bash", "-eu", "-c", `
+		for i in $(seq 100); do tgtadm -C $1 --lld iscsi --op show --mode sys >/dev/null 2>&1 && break; sleep 0.1; done
+		tgtimg --op new --device-type cd --type dvd+r --file "$2"
+		tgtadm -C $1 --lld iscsi --op new --mode target --tid 1 -T "$3"
+		tgtadm -C $1 --lld iscsi --op new --mode logicalunit --tid 1 --lun 1 --device-type cd -b "$2"
+		tgtadm -C $1 --lld iscsi --op bind --mode target --tid 1 -I ALL`, "bash", control, disc, tgtName).CombinedOutput()
+	if err != nil {
+		t.Fatalf("tgt: %v\n%s\n%s", err, out, said.String())
+	}
+	return port
 }

@@ -167,6 +167,8 @@ type Drive struct {
 	faults   []*armed
 	commands [256]int // by operation code
 	total    int
+
+	underruns int
 }
 
 // Open opens the drive of dir, making it with New's defaults when there is no
@@ -317,6 +319,7 @@ type Status struct {
 	TrayOpen  bool
 	Locked    bool // removal is prevented
 	ReadSpeed int  // kB/s
+	Underruns int  // how often, since Open, a write came when all before it was recorded, once the buffer had been half full
 }
 
 // Status returns the state of drive and disc.
@@ -325,7 +328,7 @@ func (d *Drive) Status() Status {
 	defer d.mu.Unlock()
 	disc := &d.st.Disc
 	s := Status{Profile: disc.Profile, Disc: disc.status(), Capacity: d.capacity(), Tracks: len(disc.Tracks), Sessions: disc.Sessions,
-		TrayOpen: d.trayOpen, Locked: d.locked, ReadSpeed: d.readSpeed}
+		TrayOpen: d.trayOpen, Locked: d.locked, ReadSpeed: d.readSpeed, Underruns: d.underruns}
 	for i, t := range disc.Tracks {
 		s.Recorded = max(s.Recorded, t.Start+d.recordedIn(i))
 	}

@@ -24,6 +24,7 @@ type recording struct {
 	received int64
 
 	credit   int64 // thousandths of a byte that time allows to record
+	filled   bool  // the buffer was half full once: from then on the laser is kept busy
 	underrun bool
 }
 

@@ -134,7 +134,12 @@ func (d *Drive) mayWrite(lba, n int64) (target int, err error) {
 // take takes the data of a write into the drive's buffer, as it will be on the
 // disc: with the bytes that faults change.
 func (d *Drive) take(r *request, lba uint32) {
-	into := d.rec.buffer(r.data.Out)
+	rec := &d.rec
+	if rec.filled && rec.recorded == rec.received {
+		d.underruns++
+	}
+	into := rec.buffer(r.data.Out)
+	rec.filled = rec.filled || rec.received-rec.recorded >= int64(d.st.Drive.Buffer)/2
 	for _, f := range r.flips {
 		f.eachBlock(r, func(lba uint32, off int) {
 			if _, known := d.cache[lba]; !known {
