@@ -216,6 +216,7 @@ func (p *Plan) parityAgain(ctx context.Context, root [32]byte, scratch *os.File,
 	if err != nil {
 		return nil, err
 	}
+	tree.Scattered()
 	again := p.layout.ReaderAt(p.reopen(own))
 	defer again.Close()
 	parity, err := encodeParity(ctx, fecInput(verity.NewReader(again, tree), hashes, g), dst, g, progress)

@@ -27,7 +27,7 @@ func NewReader(data io.ReaderAt, t *Tree) *Reader {
 func (r *Reader) Size() int64 { return r.size }
 
 // chunkBlocks is the number of data blocks (1 MiB) read and checked together.
-// It divides dataPerBatch: an aligned chunk needs one batch of leaves.
+// It divides what is under one batch of leaves: an aligned chunk needs one.
 const chunkBlocks = 512
 
 var scratch = sync.Pool{New: func() any { return new([BlockSize]byte) }}

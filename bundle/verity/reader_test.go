@@ -478,3 +478,49 @@ func TestReaderConcurrent(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestScattered computes parity over checked data in strips: each strip comes from all over the data, and yet the leaves
+// are read about once, and not once a strip.
+func TestScattered(t *testing.T) {
+	p := Params{DataBlocks: 3 * leafBatches * dataPerBatch, Salt: []byte("z")} // more than is kept in long runs
+	var m memory
+	w, err := NewTreeWriter(&m, p)
+	if err == nil {
+		_, err = io.Copy(w, io.NewSectionReader(zeros{}, 0, p.DataBlocks*BlockSize))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	medium := count(bytes.NewReader(m.b))
+	tree, err := OpenTree(medium, p, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree.Scattered()
+	r := NewReader(zeros{}, tree)
+	const shards, strip = codeword - MinFECRoots, 15
+	shard := p.DataBlocks / shards
+	buf := make([]byte, strip*BlockSize)
+	for at := int64(0); at+strip <= shard; at += 20 * strip { // some of the strips
+		for j := range int64(shards) {
+			if _, err := r.ReadAt(buf, (j*shard+at)*BlockSize); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for block, reads := range medium.reads {
+		if reads > 3 { // a run may be shared by two shards, and come back for a strip over its border
+			t.Fatalf("hash block %d was read %d times", block, reads)
+		}
+	}
+	m.b[(int(tree.levels[0].first)+5)*BlockSize+100] ^= 1
+	tree.cache = nil
+	var damaged *DamagedError
+	if _, err := r.ReadAt(buf, 5*digestsPerBlock*BlockSize); !errors.As(err, &damaged) || !damaged.Tree {
+		t.Errorf("a damaged leaf: %v", err)
+	}
+}

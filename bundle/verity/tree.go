@@ -31,6 +31,8 @@ type Tree struct {
 	// digests of the leaf hash blocks (or the root hash alone), all checked.
 	parents []byte
 	checker *checker
+	batch   int64 // leaf hash blocks that are read at once
+	batches int   // of which so many are kept
 
 	mu    sync.Mutex
 	cache []*leafRun // the one used last is last
@@ -59,6 +61,8 @@ func OpenTree(r io.ReaderAt, p Params, root [DigestSize]byte) (*Tree, error) {
 	p.Salt = slices.Clone(p.Salt)
 	t := &Tree{
 		r:       r,
+		batch:   leafBatch,
+		batches: leafBatches,
 		params:  p,
 		levels:  layout(p.DataBlocks),
 		parents: root[:],
@@ -78,6 +82,13 @@ func OpenTree(r io.ReaderAt, p Params, root [DigestSize]byte) (*Tree, error) {
 		t.parents = digests
 	}
 	return t, nil
+}
+
+// Scattered prepares t, before its first use, for reads that go round many
+// places, as [EncodeFEC]'s do, each a little further on in every round: of the
+// leaves short runs are read, and one is kept for each shard.
+func (t *Tree) Scattered() {
+	t.batch, t.batches = chunkBlocks/digestsPerBlock, codeword+leafBatches
 }
 
 // load reads the hash blocks of level i from its block at onwards and checks
@@ -113,11 +124,12 @@ func (t *Tree) digestsFrom(lba int64) ([]byte, error) {
 	if len(t.levels) == 0 {
 		return t.parents, nil
 	}
-	run, err := t.leaves(lba / dataPerBatch)
+	per := t.batch * digestsPerBlock
+	run, err := t.leaves(lba / per)
 	if err != nil {
 		return nil, err
 	}
-	return run[lba%dataPerBatch*DigestSize:], nil
+	return run[lba%per*DigestSize:], nil
 }
 
 var errLoading = errors.New("read hash blocks: loading was abandoned")
@@ -135,7 +147,7 @@ func (t *Tree) leaves(index int64) ([]byte, error) {
 		return c.digests, c.err
 	}
 	c := &leafRun{index: index, ready: make(chan struct{}), err: errLoading}
-	if len(t.cache) == leafBatches {
+	if len(t.cache) == t.batches {
 		t.cache = slices.Delete(t.cache, 0, 1)
 	}
 	t.cache = append(t.cache, c)
@@ -150,8 +162,8 @@ func (t *Tree) leaves(index int64) ([]byte, error) {
 		}
 		close(c.ready)
 	}()
-	at := index * leafBatch
-	run := make([]byte, min(leafBatch, t.levels[0].blocks-at)*BlockSize)
+	at := index * t.batch
+	run := make([]byte, min(t.batch, t.levels[0].blocks-at)*BlockSize)
 	if c.err = t.load(run, 0, at); c.err == nil {
 		c.digests = run
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"runtime/debug"
 
 	"sallyport/bundle"
 	"sallyport/bundle/trust"
@@ -23,6 +24,8 @@ func (c *burnCmd) openPlanned(e *env) (*burnable, error) {
 	if err := checkDir(c.File); err != nil {
 		return nil, err
 	}
+	// Most memory is in a few buffers that stay: little garbage is let gather beside them.
+	debug.SetGCPercent(20)
 	planned, err := readPlanned(c.Seal)
 	if err != nil {
 		return nil, err
