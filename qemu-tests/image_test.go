@@ -199,10 +199,21 @@ func TestImageBuild(t *testing.T) {
 	}
 	m := Start(t, Guest{Kernel: vmlinuz, Initrd: initrd})
 	m.Expect(t, `toggle key help|\$ |# `, bootLimit) // of u-root's shell
-	m.Type(t, "lsmod\r")
-	m.Expect(t, `dm_verity`, time.Minute)
-	m.Type(t, "sallyport --version\r")
-	m.Expect(t, `sallyport (v|\()`, time.Minute)
+	answers(t, m, "lsmod", `dm_verity`)
+	answers(t, m, "sallyport --version", `sallyport (v|\()`)
+}
+
+// answers types a command at u-root's shell until it answers: the shell loses what is typed while it sets its terminal up.
+func answers(t *testing.T, m *Machine, command, pattern string) {
+	t.Helper()
+	var err error
+	for range 5 {
+		m.Type(t, command+"\r")
+		if _, err = m.console.expect(pattern, 40*time.Second); err == nil {
+			return
+		}
+	}
+	t.Fatalf("the guest's console: %v", err)
 }
 
 func readFile(t *testing.T, name string) []byte {
