@@ -5,9 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -314,4 +316,82 @@ func TestBurnTGT(t *testing.T) {
 	}
 	mountWant(t, m, 0, "^unmounted    /tmp/mnt\n$", "umount", "/tmp/mnt")
 	nothingMapped(t, m)
+}
+
+// TestBurnRealTime burns in real time while the guest's CPU is loaded: the drive's buffer never runs dry, and the disc is
+// written as fast as it can be. The speed is 16x under KVM; an emulated CPU that shares the host's with the recorder
+// carries 1x.
+func TestBurnRealTime(t *testing.T) {
+	m, dir := mountGuest(t)
+	speed := 1385
+	accel, err := accelerator()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slices.Contains(accel, "kvm") {
+		speed = 22160
+	}
+	size := 20 << 20
+	if os.Getenv("SALLYPORT_BIG") != "" {
+		size = 200 << 20
+	} else {
+		t.Log("20 MB; SALLYPORT_BIG=1 burns 200")
+	}
+	payload := filepath.Join(dir, "big")
+	err = os.MkdirAll(payload, 0o755)
+	if err == nil {
+		b := make([]byte, size)
+		rand.NewChaCha8([32]byte{}).Read(b)
+		err = os.WriteFile(filepath.Join(payload, "file"), b, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	stackPrepare(t, m, "big.iso", "big")
+	t.Cleanup(func() {
+		os.Remove(filepath.Join(dir, "big.iso"))
+		os.RemoveAll(payload)
+	})
+	var d *stackDrive
+	var writing, flushing time.Time
+	var last time.Time
+	var longest time.Duration
+	d = plug(t, m, stackPlug{Config: drivesim.Config{Profile: mmc.DVDR, Capacity: uint32(size/mmc.BlockSize) + 8192, Speed: speed}, see: func(cdb []byte) {
+		now := time.Now()
+		switch {
+		case cdb[0] == 0x2A && writing.IsZero():
+			d.sim.Follow(1)
+			writing = now
+		case cdb[0] == 0x2A:
+			longest = max(longest, now.Sub(last))
+		case cdb[0] == 0x35 && flushing.IsZero():
+			flushing = now
+			d.sim.Follow(stackScale)
+		}
+		last = now
+	}})
+	m.Script(t, "cat "+mountDir+"/big.iso > /tmp/big.iso")
+	load := m.Go(t, Command{Script: "while :; do :; done", Limit: 10 * time.Minute})
+	t.Cleanup(func() {
+		load.Kill(t)
+		load.Wait(t)
+	})
+	args := d.burnArgs()
+	args[2] = "/tmp/big.iso" // on a file system that costs the guest nothing
+	t.Cleanup(func() { m.Script(t, "rm -f /tmp/big.iso") })
+	res := result(t, m.Run(t, Command{Argv: args, Limit: 8 * time.Minute}))
+	if !res.OK || !res.Record.Verified || res.Record.SpeedKBs != speed {
+		t.Fatalf("the burn: %s", res.said.Stdout)
+	}
+	if writing.IsZero() || flushing.IsZero() {
+		t.Fatal("nothing was written, or not flushed")
+	}
+	kbs := int(float64(res.Record.ImageBlocks) * mmc.BlockSize / 1000 / flushing.Sub(writing).Seconds())
+	t.Logf("%d blocks in %v, %d kB/s; the longest time without a command %v; %d underruns; %+v", res.Record.ImageBlocks, flushing.Sub(writing), kbs, longest, d.sim.Status().Underruns, res.Record.Seconds)
+	if n := d.sim.Status().Underruns; n != 0 {
+		t.Errorf("the buffer ran dry %d times", n)
+	}
+	if kbs < speed*97/100 {
+		t.Errorf("written at %d kB/s, want %d", kbs, speed)
+	}
 }
