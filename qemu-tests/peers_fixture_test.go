@@ -54,13 +54,13 @@ func readPeerReport(out string) peerReport {
 	return r
 }
 
-// peerField is what stands behind a name in a section.
+// field is what stands behind a name in a section, the last time.
 func (r peerReport) field(section, pattern string) string {
-	found := regexp.MustCompile(`(?m)^ *` + pattern).FindStringSubmatch(r[section])
-	if found == nil {
+	found := regexp.MustCompile(`(?m)^ *`+pattern).FindAllStringSubmatch(r[section], -1)
+	if len(found) == 0 {
 		return "(nothing)"
 	}
-	return strings.TrimSpace(found[1])
+	return strings.TrimSpace(found[len(found)-1][1])
 }
 
 // agrees holds what dvd+rw-mediainfo and xorriso say of a disc against the recorder's state.
@@ -90,7 +90,7 @@ func (r peerReport) agrees(t *testing.T, when string, st drivesim.Status) {
 		sessions++ // the open one
 	}
 	hold("Mounted Media", r.field(info, `Mounted Media: +([0-9A-F]+)h`), fmt.Sprintf("%X", uint16(st.Profile)))
-	hold("Disc status", r.field(info, `Disc status: +(.*)`), st.Disc)
+	hold("Disc status", r.field(info, `Disc status: +(.*)`), map[string]string{"blank": "blank", "incomplete": "appendable", "complete": "complete"}[st.Disc])
 	hold("Number of Sessions", r.field(info, `Number of Sessions: +(\d+)`), strconv.Itoa(sessions))
 	hold("Free Blocks", r.field(info, `Free Blocks: +(\d+)\*2KB`), fmt.Sprint(st.Free))
 }
