@@ -178,7 +178,7 @@ func plugTarget(t *testing.T, m *Machine, port int, target string, usb bool, lim
 		m.QMP(t, "qom-set", map[string]any{"path": "/machine/peripheral/" + id + "-bot", "property": "attached", "value": true})
 	}
 	after := m.Script(t, `for i in $(seq 300); do
-		for d in /sys/block/sr*; do d=${d##*/}; case " `+strings.Join(before, " ")+` " in *" $d "*) ;; *) [ -b /dev/$d ] && echo $d && exit;; esac; done
+		for d in /sys/block/sr*; do d=${d##*/}; case " `+strings.Join(before, " ")+` " in *" $d "*) ;; *) [ -b "/dev/$d" ] && echo $d && exit;; esac; done
 		sleep 0.1; done; exit 1`)
 	return id, "/dev/" + strings.TrimSpace(after)
 }
