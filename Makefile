@@ -10,7 +10,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):/usr/sbin:/sbin
 
 # How long one package's tests may take.
-TEST_TIMEOUT ?= 15m
+TEST_TIMEOUT ?= 40m
 BIG_TIMEOUT ?= 6h
 
 # A fuzz target is left when so long a time brought no new coverage, and after FUZZTIME if that is set.
