@@ -162,7 +162,6 @@ type client struct {
 	testing.TB
 	net.Conn
 	cmdSN   uint32
-	statSN  uint32 // of the last answer
 	maxCmd  uint32
 	nextTag uint32
 }
