@@ -106,7 +106,7 @@ func replaceable(err error) bool {
 	var transport *scsi.TransportError
 	var image *ImageError
 	switch {
-	case errors.As(err, &transport), errors.As(err, &image), errors.Is(err, scsi.AnyHardwareError):
+	case errors.As(err, &transport), errors.As(err, &image), errors.Is(err, scsi.AnyHardwareError), errors.Is(err, scsi.NoUnit):
 		return false
 	case errors.As(err, &spoiled):
 		return true

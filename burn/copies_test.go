@@ -78,6 +78,7 @@ func TestCopies(t *testing.T) {
 		{"the drive is gone", 2, []string{"write lba 64 gone", ""}, "1s", "gone from the bus"},
 		{"the drive is gone before the first write", 2, []string{"mode-select gone", ""}, "", "gone from the bus"},
 		{"the drive fails", 2, []string{"write lba 64 sense 4/44/00", ""}, "1s", "4/44/00"},
+		{"the drive is not there any more", 2, []string{"write lba 64 sense 5/25/00", ""}, "1s", "5/25/00"},
 		{"the drive doesn't answer", 2, []string{"write lba 64 timeout", ""}, "1s", "no answer"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -97,6 +97,7 @@ const (
 	InvalidOpcode       Code = 0x5_20_00
 	OutOfRange          Code = 0x5_21_00 | AnyASCQ
 	InvalidField        Code = 0x5_24_00
+	NoUnit              Code = 0x5_25_00 // what answers has no such device any more
 	SequenceError       Code = 0x5_2C_00
 	IncompatibleMedium  Code = 0x5_30_00 | AnyASCQ | AnyKey
 	IllegalMode         Code = 0x5_64_00 | AnyASCQ
