@@ -213,17 +213,20 @@ func TestBurnUnplugged(t *testing.T) {
 func TestReadFaults(t *testing.T) {
 	m, _ := mountGuest(t)
 	stackPrepare(t, m, "parity.iso", "payload", "--fec-roots", "24")
+	var mu sync.Mutex // commands come in from another goroutine
+	var sim *drivesim.Drive
 	var speeds []int
-	d := plug(t, m, stackPlug{Config: drivesim.Config{Profile: mmc.DVDR, Capacity: 8192}})
+	d := plug(t, m, stackPlug{Config: drivesim.Config{Profile: mmc.DVDR, Capacity: 8192}, see: func(cdb []byte) {
+		mu.Lock()
+		defer mu.Unlock()
+		if sim != nil && cdb[0] == 0x28 && binary.BigEndian.Uint32(cdb[2:]) == 96 {
+			speeds = append(speeds, sim.Status().ReadSpeed)
+		}
+	}})
 	args := d.burnArgs()
 	args[2] = mountDir + "/parity.iso"
 	if res := result(t, m.Run(t, Command{Argv: args})); !res.OK {
 		t.Fatalf("the burn: %s", res.said.Stdout)
-	}
-	d.see = func(cdb []byte) {
-		if cdb[0] == 0x28 && binary.BigEndian.Uint32(cdb[2:]) == 96 {
-			speeds = append(speeds, d.sim.Status().ReadSpeed)
-		}
 	}
 	for _, tt := range []struct {
 		id, faults string
@@ -245,12 +248,17 @@ func TestReadFaults(t *testing.T) {
 			}
 			d.sim.ClearFaults()
 			d.sim.Inject(faults...)
-			speeds = nil
+			mu.Lock()
+			sim, speeds = d.sim, nil
+			mu.Unlock()
 			r := m.Run(t, Command{Argv: []string{"sallyport", "verify", d.dev, "--trust", mountDir + "/trust.json", "--json", "--log-level", "error"}})
 			if r.Code != tt.code || !strings.Contains(r.Stdout, tt.want) || r.Stderr != "" || strings.Contains(r.Stdout, `"ok":true`) != (tt.code == 0) {
 				t.Errorf("exit status %d, want %d and %q: %s%s", r.Code, tt.code, tt.want, r.Stdout, r.Stderr)
 			}
-			if got := fmt.Sprint(speeds); tt.speeds != "" && got != tt.speeds {
+			mu.Lock()
+			got := fmt.Sprint(speeds)
+			mu.Unlock()
+			if tt.speeds != "" && got != tt.speeds {
 				t.Errorf("the reads of LBA 96 went out at %v kB/s, want %v", got, tt.speeds)
 			}
 		})
