@@ -12,6 +12,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -34,7 +35,7 @@ func main() {
 	flag.Int64Var(&opt.size, "size", 2048, "payload in MiB")
 	flag.Int64Var(&opt.fec, "fec-size", 32, "what veritysetup encodes, in MiB; it takes its time")
 	flag.IntVar(&opt.runs, "runs", 7, "runs of each side")
-	flag.StringVar(&opt.only, "only", "", "comma-separated cases: prepare, parity, tree and parity, verify, repair, verify damaged")
+	flag.StringVar(&opt.only, "only", "", "comma-separated cases: prepare, parity, tree and parity, verify, repair, repair from a disk, verify damaged")
 	flag.BoolVar(&opt.keep, "keep", false, "leave what was made")
 	encode := flag.String("encode", "", "make hash tree and parity of this file and stop: what a case runs as a process of its own")
 	parity := flag.String("parity", "", "the same, but the hash tree is there")
@@ -73,6 +74,9 @@ func run(opt options) (held bool, err error) {
 		return false, err
 	}
 	defer func() {
+		if b.slow != nil {
+			err = errors.Join(err, b.slow.remove())
+		}
 		if !opt.keep {
 			if e := os.RemoveAll(b.dir); err == nil {
 				err = e
