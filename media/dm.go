@@ -179,6 +179,13 @@ func (m mapper) removeWhenClosed(name string) error {
 	return err
 }
 
+// askTarget has the kernel load the module of a kind of target that it hasn't. [unix.EINVAL]: there is none.
+// [unix.ENOTTY]: before Linux 5.4 it can't be asked.
+func (m mapper) askTarget(kind string) error {
+	_, err := m.call(unix.DM_GET_TARGET_VERSION, dmCall{name: kind})
+	return err
+}
+
 // targets lists the kinds of targets that the kernel has at the moment.
 func (m mapper) targets() ([]string, error) {
 	state, err := m.call(unix.DM_LIST_VERSIONS, dmCall{})

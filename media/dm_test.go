@@ -45,6 +45,7 @@ type fakeTable struct {
 var callNames = map[uint]string{
 	unix.DM_DEV_CREATE: "create", unix.DM_TABLE_LOAD: "load", unix.DM_DEV_SUSPEND: "resume", unix.DM_DEV_STATUS: "status",
 	unix.DM_DEV_REMOVE: "remove", unix.DM_TABLE_STATUS: "table", unix.DM_LIST_DEVICES: "devices", unix.DM_LIST_VERSIONS: "versions",
+	unix.DM_GET_TARGET_VERSION: "target",
 }
 
 func (f *fakeMapper) mapper() mapper { return mapper{ioctl: f.ioctl} }
@@ -72,6 +73,11 @@ func (f *fakeMapper) ioctl(request uint, buf []byte) error {
 	switch what {
 	case "devices", "versions":
 		return f.list(what, buf)
+	case "target":
+		if !slices.Contains(f.targets, name) {
+			return unix.EINVAL
+		}
+		return nil
 	case "create":
 		if d != nil {
 			return unix.EBUSY
@@ -215,6 +221,7 @@ func TestGolden(t *testing.T) {
 		{"resume", 0xc138fd06, header(16384, 0, 0, 0, name, ""), func(m mapper) error { _, err := m.resume(name); return err }},
 		{"status", 0xc138fd07, header(16384, 0, 0, 0, name, ""), func(m mapper) error { _, err := m.status(name); return err }},
 		{"status by number", 0xc138fd07, header(16384, 0, 0, 0x100fd23, "", ""), func(m mapper) error { _, err := m.statusOf(unix.Mkdev(253, 0x1023)); return err }},
+		{"ask for a target", 0xc138fd11, header(16384, 0, 0, 0, "verity", ""), func(m mapper) error { return m.askTarget("verity") }},
 		{"remove", 0xc138fd04, header(16384, 0, 0, 0, name, ""), func(m mapper) error { return m.remove(name) }},
 		{"remove when closed", 0xc138fd04, header(16384, 0, 0x20000, 0, name, ""), func(m mapper) error { return m.removeWhenClosed(name) }},
 	} {
@@ -328,6 +335,21 @@ func TestMakeMappingFails(t *testing.T) {
 		fake.failAt, fake.err = 2, unix.EINVAL
 		try(t, fake, "refuses the dm-verity table \"1 11:0 11:0 2048 2048 30 43 sha256 e8")
 	})
+}
+
+// TestCheckVerity: a kernel without dm-verity is told of before a disc is read. One that can't be asked isn't.
+func TestCheckVerity(t *testing.T) {
+	for want, fake := range map[string]*fakeMapper{
+		"<nil>": newFake(t),
+		`the kernel has no dm-verity: load it with "modprobe dm-verity"`: {t: t, targets: []string{"linear"}},
+		"<nil> ": {t: t, failAt: 1, err: unix.ENOTTY},
+		"only root may do this: permission denied (permission denied)": {t: t, failAt: 1, err: unix.EACCES},
+		"ask the kernel for dm-verity: input/output error":             {t: t, failAt: 1, err: unix.EIO},
+	} {
+		if err := fake.mapper().checkVerity(); fmt.Sprint(err) != strings.TrimSpace(want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
 }
 
 // TestConfirm: a mapping that is writable, suspended, empty or of another kind is not taken for one.

@@ -37,19 +37,32 @@ type Mounted struct {
 	Device string // of the mapping: /dev/dm-N
 }
 
-// CheckMount finds out what would keep [Mount] from mounting on dir, before anybody has read a whole disc for it: rights,
-// a kernel without device-mapper, a directory that is none, isn't empty or has something mounted on it. Of the latter
-// errors wrap [fs.ErrInvalid] or [fs.ErrNotExist].
-func CheckMount(dir string) error {
+// CheckMount finds out what would keep [Mount] from mounting a device or an image file on dir, before anybody has read a
+// whole disc for it: rights, a kernel without device-mapper, dm-verity, isofs or loop devices, a directory that is none,
+// isn't empty or has something mounted on it. Of the latter errors wrap [fs.ErrInvalid] or [fs.ErrNotExist]. It clears
+// away what killed processes left, which may keep the device from being opened.
+func CheckMount(ctx context.Context, device, dir string) error {
 	dir, err := mountPoint(dir)
 	if err != nil {
 		return err
 	}
+	wrap := func(err error) error { return fmt.Errorf("mount on %s: %w", dir, err) }
 	control, err := openControl()
 	if err != nil {
-		return fmt.Errorf("mount on %s: %w", dir, err)
+		return wrap(err)
 	}
-	return control.Close()
+	defer control.Close()
+	m := control.mapper()
+	if err := checkKernel(m, device); err != nil {
+		return wrap(err)
+	}
+	if err := control.lock(ctx); err != nil {
+		return wrap(err)
+	}
+	if _, err := m.removeStale(); err != nil {
+		return wrap(err)
+	}
+	return nil
 }
 
 // Mount shows a volume's files at dir, an empty directory: through a read-only dm-verity mapping, as iso9660, read-only,
@@ -199,7 +212,7 @@ func checkReadable(node *os.File) error {
 func explainMount(err error) error {
 	switch {
 	case errors.Is(err, unix.ENODEV):
-		return fmt.Errorf("the kernel has no file system %s: load its module isofs: %w", fsType, err)
+		return errNoISOFS
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		return fmt.Errorf("%w (%w)", ErrNeedsRoot, err)
 	}
@@ -234,15 +247,21 @@ func Unmount(ctx context.Context, dir string) (*Unmounted, error) {
 	if at != nil && at.fsType != fsType {
 		return nil, wrap(notOurs(at))
 	}
+	res := &Unmounted{Dir: dir}
 	control, err := openControl()
-	if err != nil {
+	switch {
+	case err == errNoMapper && at == nil: // nor can there be a mapping
+		return res, nil
+	case err == errNoMapper:
+		return nil, wrap(notOurs(at))
+	case err != nil:
 		return nil, wrap(err)
 	}
 	defer control.Close()
 	if err := control.lock(ctx); err != nil {
 		return nil, wrap(err)
 	}
-	m, res := control.mapper(), &Unmounted{Dir: dir}
+	m := control.mapper()
 	if at != nil {
 		if err := m.unmount(ctx, at, res); err != nil {
 			return nil, wrap(err)

@@ -30,21 +30,21 @@ func openControl() (*control, error) {
 	case os.Geteuid() != 0:
 		return nil, ErrNeedsRoot
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		return openMissingControl(err)
+		return openMissingControl()
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("%w (%w)", ErrNeedsRoot, err)
 	}
 	return nil, err
 }
 
-// openMissingControl makes the control device where nothing did, if the kernel has a driver for it.
-func openMissingControl(missing error) (*control, error) {
+// openMissingControl makes the control device where nothing did, if the kernel has a driver for it; else errNoMapper.
+func openMissingControl() (*control, error) {
 	minor, err := miscMinor("device-mapper")
 	if err != nil {
 		return nil, err
 	}
 	if minor < 0 {
-		return nil, fmt.Errorf("the kernel has no device-mapper: load its module dm-mod (%v)", missing)
+		return nil, errNoMapper
 	}
 	if err := os.Mkdir("/dev/mapper", 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
@@ -149,17 +149,25 @@ func deviceNumber(f *os.File) (uint64, error) {
 	return st.Rdev, nil
 }
 
+func openLoopControl() (*os.File, error) {
+	control, err := openNode("/dev/loop-control", 0)
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return nil, errNoLoop
+	case err != nil:
+		return nil, err
+	}
+	return control, nil
+}
+
 // loopTries is how often another process may take the free loop device that the kernel named.
 const loopTries = 64
 
 // attachLoop makes a read-only block device of an open file. It is gone when nothing has it open any more: not its node,
 // which the caller gets and closes, and no mapping.
 func attachLoop(file *os.File) (*os.File, error) {
-	control, err := openNode("/dev/loop-control", 0)
-	switch {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		return nil, fmt.Errorf("the kernel has no loop devices: load its module loop (%v)", err)
-	case err != nil:
+	control, err := openLoopControl()
+	if err != nil {
 		return nil, err
 	}
 	defer control.Close()

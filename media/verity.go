@@ -135,7 +135,7 @@ func (m mapper) confirm(name string) error {
 // explainLoad says why the kernel doesn't take a table. It tells the reason only its log.
 func explainLoad(m mapper, params string, err error) error {
 	if kinds, listErr := m.targets(); listErr == nil && !slices.Contains(kinds, "verity") {
-		return fmt.Errorf("the kernel has no dm-verity: load its module dm-verity: %w", err)
+		return errNoVerity
 	}
 	return fmt.Errorf("the kernel refuses the dm-verity table %q: %w", params, err)
 }

@@ -51,7 +51,7 @@ func (c *mountCmd) run(e *env) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := media.CheckMount(c.Dir); err != nil {
+	if err := media.CheckMount(e.ctx, c.Source, c.Dir); err != nil {
 		return nil, pathError(err)
 	}
 	v, err := c.verify(e, root)
