@@ -23,6 +23,7 @@ var table = layers{
 	"scan":                {},
 	"media":               {"media/scsi", "media/usb"},
 	"media/scsi":          {},
+	"media/confined":      {},
 	"media/sbc":           {"media/scsi"},
 	"media/usb":           {},
 	"media/volume":        {},

@@ -1,0 +1,5 @@
+//go:build !amd64
+
+package confined
+
+var ofArch []int

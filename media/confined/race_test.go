@@ -1,0 +1,5 @@
+//go:build race
+
+package confined
+
+const race = true
