@@ -24,6 +24,7 @@ var table = layers{
 	"media":               {"media/scsi", "media/usb"},
 	"media/scsi":          {},
 	"media/confined":      {},
+	"media/format":        {},
 	"media/sbc":           {"media/scsi"},
 	"media/usb":           {},
 	"media/volume":        {},

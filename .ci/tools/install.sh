@@ -51,6 +51,13 @@ tgtimg      tgt
 iscsi-inq   libiscsi-bin
 iscsi-ls    libiscsi-bin
 iscsi-readcapacity16 libiscsi-bin
+fsck.fat    dosfstools
+mkfs.exfat  exfatprogs
+fsck.exfat  exfatprogs
+e2fsck      e2fsprogs
+sgdisk      gdisk
+sfdisk      fdisk
+blkid       util-linux
 '
 
 have() { command -v "$1" >/dev/null 2>&1; }
