@@ -194,6 +194,10 @@ func (a *arrival) admit(ctx context.Context, known *atomic.Pointer[Attached]) (s
 	if err := a.authorize(grants[0].Class); err != nil {
 		return nil, err
 	}
+	// The kernel may have waited for the device longer than anybody did for this.
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("let usb device %s in: %w", a.name, context.Cause(ctx))
+	}
 	s = &Session{gate: a.gate, dir: a.dir, Attached: a.seen, Early: early, face: a.face}
 	if err := a.bind(ctx, s, grants); err != nil {
 		return nil, err
@@ -201,6 +205,9 @@ func (a *arrival) admit(ctx context.Context, known *atomic.Pointer[Attached]) (s
 	// Whatever happened meanwhile, it is still the device that was judged.
 	if err := a.same(); err != nil {
 		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("let usb device %s in: %w", a.name, context.Cause(ctx))
 	}
 	return s, nil
 }

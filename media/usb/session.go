@@ -185,6 +185,8 @@ func (a *arrival) findUnit(ctx context.Context, s *Session, grants []Grant) (Gra
 		return fault(err)
 	}
 	switch {
+	case len(found) == 0 && isGone(a.dir):
+		return fault(ErrGone)
 	case len(found) == 0:
 		return Grant{}, a.seen.refuse(CodeNoUnit, "its disk doesn't answer any more", nil)
 	case len(found) > 1:

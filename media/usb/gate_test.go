@@ -1,0 +1,443 @@
+package usb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+var allowAll = []string{"allow stick", "allow recorder port 1-2", "allow keyboard code", "allow hub port 1-4"}
+
+// TestOpen: what the gate closes, it closes before any device gets in.
+func TestOpen(t *testing.T) {
+	closed := []string{
+		scsiAutoprobe, usbDefault,
+		fakeController + "/usb1/authorized_default", fakeController + "/usb1/interface_authorized_default",
+		fakeController + "/usb2/authorized_default", fakeController + "/usb2/interface_authorized_default",
+	}
+	k := newFakeKernel(t)
+	k.gate()
+	for _, name := range closed {
+		if got := k.text(name); got != "0" {
+			t.Errorf("%s is %q", name, got)
+		}
+	}
+	for _, name := range closed {
+		k := newFakeKernel(t)
+		k.remove(name)
+		if _, err := open(k.tree(), nil); !errors.Is(err, os.ErrNotExist) || !strings.HasPrefix(err.Error(), "open the usb gate: set ") {
+			t.Errorf("without %s: %v", name, err)
+		}
+	}
+	// The real tree is the same one: it is a kernel that takes nothing.
+	root, err := os.OpenRoot(k.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if _, err := Open(root, &Policy{}); err != nil {
+		t.Error(err)
+	}
+	k.file(scsiAutoprobe, "10")
+	if _, err := Open(root, &Policy{}); err == nil || err.Error() != `open the usb gate: set bus/scsi/drivers_autoprobe to 0: it stays "00"` {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAdmit(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		device fakeDevice
+		class  Class
+		line   int
+		text   string
+	}{
+		{"1-1", fakeDevice{sample: "stick", serial: "0042", units: []string{"0"}}, Stick, 2,
+			`1-1 "Maker" "Thing" 0951:1666 serial "0042", which claims to be storage, is let in as a stick by line 2 of the policy: /dev/sg0`},
+		{"1-1", fakeDevice{sample: "uas stick", driver: "uas", units: []string{"0"}}, Stick, 2, "is let in as a stick by line 2 of the policy: /dev/sg0"},
+		{"1-2", fakeDevice{sample: "stick", units: []string{"5"}}, Recorder, 3, "is let in as a recorder by line 3 of the policy: /dev/sg0"},
+		{"1-2", fakeDevice{sample: "recorder", units: []string{"5"}}, Recorder, 3, "is let in as a recorder"},
+		{"1-2", fakeDevice{sample: "stick", units: []string{"0"}}, Stick, 2, "is let in as a stick"},
+		{"1-3", fakeDevice{sample: "keyboard with a wheel"}, Keyboard, 4, "is let in as a keyboard by line 4 of the policy, once the code was typed on it"},
+		{"1-4", fakeDevice{sample: "hub"}, Hub, 5, "is let in as a hub by line 5 of the policy"},
+		{"1-1", fakeDevice{sample: "two configurations of a stick", takes: 1, units: []string{"0"}}, Stick, 2, "is let in as a stick"},
+		{"1-5", fakeDevice{sample: "stick", early: true, units: []string{"0"}}, Stick, 2, "/dev/sg1"}, // U8: put out, and let in again
+	} {
+		k := newFakeKernel(t)
+		d := k.plug(test.name, &test.device)
+		before := d.early && k.has(d.host)
+		g := k.gate(allowAll...)
+		s, err := k.admit(g, test.name)
+		if err != nil {
+			t.Errorf("%s at %s: %v", d.sample, test.name, err)
+			continue
+		}
+		if s.Class != test.class || s.Rule.Line != test.line || !strings.Contains(s.String(), test.text) || s.Early != d.early || d.early != before {
+			t.Errorf("%s at %s: %s, by line %d, early %t: %s", d.sample, test.name, s.Class, s.Rule.Line, s.Early, s)
+		}
+		if err := s.Check(); err != nil {
+			t.Errorf("%s: %v", d.sample, err)
+		}
+		// One interface has a driver, and it is the only one that is authorised.
+		for _, face := range d.faces() {
+			bound, authorized := k.has(d.dir+"/"+face+"/driver"), k.text(d.dir+"/"+face+"/authorized") == "1"
+			if ours := face == s.face; bound != ours || authorized != ours {
+				t.Errorf("%s: %s is authorised %t, bound %t", d.sample, face, authorized, bound)
+			}
+		}
+		if err := s.End(); err != nil || k.text(d.dir+"/authorized") != "0" || len(d.faces()) != 0 {
+			t.Errorf("%s: %v; it is authorised %s", d.sample, err, k.text(d.dir+"/authorized"))
+		}
+	}
+}
+
+func TestUnit(t *testing.T) {
+	k := newFakeKernel(t)
+	k.plug("1-1", &fakeDevice{sample: "stick", units: []string{"0"}})
+	s, err := k.admit(k.gate("allow stick port 1-1 as state"), "1-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Unit{Address: "0:0:0:0", Vendor: "Maker", Model: "Disk", Rev: "1.00", Generic: "/dev/sg0", path: "1-1:1.0/host0/target0:0:0/0:0:0:0"}
+	if s.Unit != want || s.As != State {
+		t.Errorf("%+v, as %q; want %+v", s.Unit, s.As, want)
+	}
+	if a := s.Attached; a.Port != "pci-0000:00:14.0-usbv2-0:1" || a.Bus != 1 || a.Number != 1 || a.Manufacturer != "Maker" || a.Product != "Thing" || a.Serial != "" {
+		t.Errorf("%+v", a)
+	}
+	if node, err := s.BindDisk(t.Context()); err != nil || node != "/dev/sda" {
+		t.Errorf("%q, %v", node, err)
+	}
+	if !slices.Contains(k.written, "bus/scsi/drivers/sd/bind 0:0:0:0") {
+		t.Errorf("%q", k.written)
+	}
+	k.plug("1-2", &fakeDevice{sample: "recorder", units: []string{"5"}})
+	recorder, err := k.admit(k.gate("allow recorder port 1-2"), "1-2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if node, err := recorder.BindDisk(t.Context()); err != nil || node != "/dev/sr0" {
+		t.Errorf("%q, %v", node, err)
+	}
+	k.plug("1-3", &fakeDevice{sample: "keyboard"})
+	keyboard, err := k.admit(k.gate("allow keyboard port 1-3"), "1-3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keyboard.BindDisk(t.Context()); err == nil || err.Error() != "bind usb device 1-3: a keyboard has no medium" {
+		t.Errorf("%v", err)
+	}
+	if keyboard.Challenge != nil || !slices.Equal(keyboard.Inputs, []string{"/dev/input/event3"}) || keyboard.Answer("x") != nil {
+		t.Errorf("%+v, %q", keyboard.Challenge, keyboard.Inputs)
+	}
+}
+
+// TestRefuse: what stays out ends without a driver, whatever went before.
+func TestRefuse(t *testing.T) {
+	changed := func(to string) func(d *fakeDevice) {
+		return func(d *fakeDevice) {
+			d.descriptors = samples[to].descriptors
+			d.show()
+		}
+	}
+	for _, test := range []struct {
+		is     string
+		device fakeDevice
+		code   string
+		want   string
+	}{
+		// U1
+		{"stick and keyboard", fakeDevice{sample: "stick and keyboard", units: []string{"0"}}, CodeMixed, "claims to be storage + keyboard, stays out: it has 2 interfaces"},
+		{"alternate setting", fakeDevice{sample: "stick that can become a keyboard", units: []string{"0"}}, CodeMixed, "what is beside its storage or keyboard must not be there"},
+		{"telephone", fakeDevice{sample: "telephone"}, CodeClass, "claims to be camera or telephone, stays out: it is no stick, recorder, keyboard or hub"},
+		{"hub elsewhere", fakeDevice{sample: "hub"}, CodePolicy, "no rule of the policy allows it as a hub"},
+		{"malformed", fakeDevice{descriptors: samples["stick"].descriptors[:40]}, CodeMalformed, "claims to be nothing, stays out: its descriptors are not as they have to be"},
+		{"empty", fakeDevice{descriptors: []byte{}}, CodeMalformed, `"Thing" stays out: its descriptors`},
+		// U2
+		{"keyboard after the authorisation", fakeDevice{sample: "stick", units: []string{"0"}, onAuthorize: changed("keyboard")}, CodeChanged, "claims to be keyboard, stays out: it shows other descriptors than those that were judged, of which it had storage"},
+		{"stick of another kind after it", fakeDevice{sample: "stick", units: []string{"0"}, onAuthorize: changed("uas stick")}, CodeChanged, "other descriptors"},
+		{"nothing after it", fakeDevice{sample: "stick", units: []string{"0"}, onAuthorize: func(d *fakeDevice) { d.descriptors = nil; d.show() }}, CodeChanged, "other descriptors"},
+		{"keyboard after the scan", fakeDevice{sample: "stick", units: []string{"0"}, onScan: changed("stick and keyboard")}, CodeChanged, "claims to be storage + keyboard, stays out: it shows other descriptors"},
+		{"another number after the scan", fakeDevice{sample: "stick", units: []string{"0"}, onScan: func(d *fakeDevice) { d.k.file(d.dir+"/devnum", "77") }}, CodeChanged, "enumerated again"},
+		{"another serial number after the scan", fakeDevice{sample: "stick", serial: "1", units: []string{"0"}, onScan: func(d *fakeDevice) { d.k.file(d.dir+"/serial", "2") }}, CodeChanged, "enumerated again"},
+		{"put out by somebody", fakeDevice{sample: "stick", units: []string{"0"}, onScan: func(d *fakeDevice) { d.k.file(d.dir+"/authorized", "0") }}, CodeChanged, "somebody else"},
+		// U3
+		{"a CD beside the disk", fakeDevice{sample: "stick", units: []string{"0", "5"}}, CodeUnits, "there are 2 units behind it where there may be one: a disk, an optical drive"},
+		{"a CD before the disk", fakeDevice{sample: "stick", units: []string{"5", "0"}}, CodeUnits, "an optical drive, a disk"},
+		{"two disks", fakeDevice{sample: "stick", units: []string{"0", "0"}}, CodeUnits, "a disk, a disk"},
+		{"an unknown beside the disk", fakeDevice{sample: "stick", units: []string{"0", "31"}}, CodeUnits, `a disk, something of the type "31"`},
+		{"a CD alone", fakeDevice{sample: "stick", units: []string{"5"}}, CodeUnitType, "it was to be a stick, and behind it is an optical drive"},
+		{"an enclosure", fakeDevice{sample: "stick", units: []string{"13"}}, CodeUnitType, "behind it is an enclosure"},
+		{"no unit", fakeDevice{sample: "stick", silent: true}, CodeNoUnit, "it has no disk that answers"},
+		{"a unit that goes", fakeDevice{sample: "stick", units: []string{"0"}, onScan: func(d *fakeDevice) { d.k.remove(d.host + "/target0:0:0") }}, CodeNoUnit, "doesn't answer any more"},
+		{"sd bound", fakeDevice{sample: "stick", units: []string{"0"}, bindsSD: true}, CodeBoundEarly, "the driver sd has its medium already"},
+		// The kernel and the gate see the same thing, or nothing comes in.
+		{"interfaces that authorise themselves", fakeDevice{sample: "stick", units: []string{"0"}, selfAuth: true}, CodeDisagrees, "was authorised by itself"},
+		{"no interface", fakeDevice{sample: "stick", units: []string{"0"}, missingFace: true}, CodeDisagrees, "the kernel knows 0 interfaces of 1"},
+		{"an interface too many", fakeDevice{sample: "stick", units: []string{"0"}, onAuthorize: func(d *fakeDevice) {
+			for _, file := range []string{"bInterfaceNumber", "bAlternateSetting", "bInterfaceClass", "bInterfaceSubClass", "bInterfaceProtocol", "authorized"} {
+				d.k.file(d.dir+"/1-1:1.1/"+file, d.k.text(d.dir+"/1-1:1.0/"+file))
+			}
+		}}, CodeDisagrees, "the kernel's interface 1-1:1.1 is none of its descriptors"},
+		{"another class", fakeDevice{sample: "stick", units: []string{"0"}, wrongFace: true}, CodeDisagrees, "the kernel's interface 1-1:1.0 is none of its descriptors"},
+		{"a driver before its time", fakeDevice{sample: "stick", units: []string{"0"}, onAuthorize: func(d *fakeDevice) { d.k.link(d.dir+"/1-1:1.0/driver", "bus/usb/drivers/usbhid") }}, CodeDisagrees, "was authorised by itself"},
+		{"another driver", fakeDevice{sample: "stick", units: []string{"0"}, driver: "ums-realtek"}, CodeDisagrees, "the driver ums-realtek took it"},
+		{"a configuration from nowhere", fakeDevice{sample: "stick", units: []string{"0"}, onAuthorize: func(d *fakeDevice) { d.k.file(d.dir+"/bConfigurationValue", "3") }}, CodeDisagrees, `it took the configuration "3"`},
+		{"no driver", fakeDevice{sample: "stick", noDriver: true}, "fault", "let usb device 1-1 in: no driver takes it; is usb-storage loaded?"},
+	} {
+		for _, early := range []bool{false, true} {
+			device := test.device
+			if early && (device.onAuthorize != nil || device.onScan != nil || device.noDriver || device.missingFace || device.descriptors != nil || device.driver != "") {
+				continue // these need another beginning
+			}
+			device.early = early
+			k := newFakeKernel(t)
+			d := k.plug("1-1", &device)
+			g := k.gate("allow stick", "allow keyboard port 1-2")
+			if device.silent {
+				g.patience = 400 * time.Millisecond
+			}
+			s, err := k.admit(g, "1-1")
+			if s != nil || codeOf(err) != test.code || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%s: %v, %v; want %s, %q", test.is, s, err, test.code, test.want)
+				continue
+			}
+			if got := k.text(d.dir + "/authorized"); got != "0" || d.authorized && !early && got != "0" {
+				t.Errorf("%s: it is authorised %s", test.is, got)
+			}
+			if !strings.Contains(test.is, "somebody") && len(d.faces()) != 0 {
+				t.Errorf("%s: it has %q", test.is, d.faces())
+			}
+			// What is refused by its descriptors was never authorised.
+			if slices.Contains([]string{CodeMixed, CodeClass, CodePolicy, CodeMalformed}, test.code) && slices.Contains(k.written, d.dir+"/authorized 1") {
+				t.Errorf("%s: it was authorised", test.is)
+			}
+		}
+	}
+}
+
+// TestPutOut: a device that can't be put out is told of.
+func TestPutOut(t *testing.T) {
+	k := newFakeKernel(t)
+	k.plug("1-1", &fakeDevice{sample: "stick", units: []string{"0"}, early: true, stays: true})
+	_, err := k.admit(k.gate(allowAll...), "1-1")
+	if err == nil || !strings.Contains(err.Error(), "put usb device 1-1 out: it stays authorised") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestClosedAgain: somebody opened a hub behind the gate's back, or a controller came later.
+func TestClosedAgain(t *testing.T) {
+	k := newFakeKernel(t)
+	g := k.gate(allowAll...)
+	k.addHub("usb3", " 2.00")
+	d := k.plug("3-1", &fakeDevice{sample: "stick", units: []string{"0"}})
+	s, err := k.admit(g, "3-1")
+	if err != nil || s.Unit.Generic == "" || k.text(fakeController+"/usb3/interface_authorized_default") != "0" {
+		t.Errorf("%v, %v", s, err)
+	}
+	if at := slices.Index(k.written, fakeController+"/usb3/interface_authorized_default 0"); at < 0 || at > slices.Index(k.written, d.dir+"/authorized 1") {
+		t.Errorf("%q", k.written)
+	}
+}
+
+func TestGone(t *testing.T) {
+	pull := func(d *fakeDevice) { d.k.pullLocked(d.name) }
+	for is, device := range map[string]*fakeDevice{
+		"after the authorisation": {sample: "stick", units: []string{"0"}, onAuthorize: pull},
+		"after the scan":          {sample: "stick", units: []string{"0"}, onScan: pull},
+		// Another device has come to the same port, with the same name: what is written goes to none of them.
+		"replaced": {sample: "stick", units: []string{"0"}, onAuthorize: func(d *fakeDevice) {
+			d.k.pullLocked(d.name)
+			d.k.plugLocked(d.name, &fakeDevice{sample: "stick", units: []string{"0"}})
+		}},
+	} {
+		k := newFakeKernel(t)
+		k.plug("1-1", device)
+		if s, err := k.admit(k.gate(allowAll...), "1-1"); s != nil || !errors.Is(err, ErrGone) || codeOf(err) != "fault" {
+			t.Errorf("%s: %v, %v", is, s, err)
+		}
+		if d := k.devices["1-1"]; d != nil && (d.authorized || k.text(d.dir+"/authorized") != "0") {
+			t.Errorf("%s: the one that came is authorised", is)
+		}
+	}
+	k := newFakeKernel(t)
+	g := k.gate(allowAll...)
+	for _, name := range []string{"1-1", "9-9"} {
+		if _, err := k.admit(g, name); !errors.Is(err, ErrGone) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, name := range []string{"", "..", "usb1", "1-1:1.0", "1-1/../usb1", "1-0:1.0"} {
+		if _, err := k.admit(g, name); err == nil || !strings.Contains(err.Error(), "that is no device's name") {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	// While it is waited for.
+	k.plug("1-1", &fakeDevice{sample: "stick", silent: true})
+	go func() {
+		for !slices.ContainsFunc(k.log(), func(s string) bool { return strings.HasPrefix(s, "bus/usb/drivers_probe ") }) {
+			time.Sleep(time.Millisecond)
+		}
+		k.pull("1-1")
+	}()
+	if _, err := k.admit(g, "1-1"); !errors.Is(err, ErrGone) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestNoAnswer: a device that the kernel waits for doesn't hold up anybody, and doesn't come in late either.
+func TestNoAnswer(t *testing.T) {
+	stopped := errors.New("stopped")
+	for _, cancelled := range []bool{false, true} {
+		k := newFakeKernel(t)
+		stuck := make(chan struct{})
+		d := k.plug("1-1", &fakeDevice{sample: "stick", units: []string{"0"}, stuck: stuck})
+		g := k.gate(allowAll...)
+		g.patience, g.grace = 100*time.Millisecond, time.Millisecond
+		ctx, cancel := context.WithCancelCause(t.Context())
+		if cancelled {
+			g.patience = time.Hour
+			cancel(stopped)
+		}
+		s, err := g.Admit(ctx, "1-1")
+		switch {
+		case s != nil || err == nil:
+			t.Errorf("%v, %v", s, err)
+		case cancelled && (!errors.Is(err, stopped) || codeOf(err) != "fault"):
+			t.Errorf("cancelled: %v", err)
+		case !cancelled && (codeOf(err) != CodeNoAnswer || !strings.Contains(err.Error(), "claims to be storage, stays out: the kernel still waits for it")):
+			t.Errorf("%v", err)
+		}
+		close(stuck)
+		for k.count(d.dir+"/authorized 0") < 2 { // once before, once when the kernel let it go
+			time.Sleep(time.Millisecond)
+		}
+		if k.count("bus/usb/drivers_probe 1-1:1.0") != 0 {
+			t.Error("it was let in when nobody waited for it any more")
+		}
+		cancel(nil)
+	}
+}
+
+// TestEight: eight devices at once, each with its own verdict.
+func TestEight(t *testing.T) {
+	k := newFakeKernel(t)
+	g := k.gate("allow stick")
+	want := make(map[string]string)
+	for i, d := range []struct {
+		device *fakeDevice
+		code   string
+	}{
+		{&fakeDevice{sample: "stick", units: []string{"0"}}, ""},
+		{&fakeDevice{sample: "stick and keyboard", units: []string{"0"}}, CodeMixed},
+		{&fakeDevice{sample: "stick", units: []string{"0", "5"}}, CodeUnits},
+		{&fakeDevice{sample: "stick", silent: true}, CodeNoUnit},
+		{&fakeDevice{sample: "stick", units: []string{"0"}, stuck: make(chan struct{})}, CodeNoAnswer},
+		{&fakeDevice{sample: "uas stick", units: []string{"0"}}, ""},
+		{&fakeDevice{sample: "telephone"}, CodeClass},
+		{&fakeDevice{sample: "stick", units: []string{"5"}}, CodeUnitType},
+	} {
+		name := fmt.Sprintf("1-%d", i+1)
+		k.plug(name, d.device)
+		want[name] = d.code
+		if d.device.stuck != nil {
+			defer close(d.device.stuck)
+		}
+	}
+	g.patience, g.grace = 3*time.Second, time.Second
+	var wait sync.WaitGroup
+	for name, code := range want {
+		wait.Go(func() {
+			s, err := k.admit(g, name)
+			if codeOf(err) != code || (s != nil) != (code == "") {
+				t.Errorf("%s: %v, %v; want %q", name, s, err, code)
+			}
+			if s != nil && (s.Attached.Name != name || !strings.HasPrefix(s.face, path.Base(name)+":")) {
+				t.Errorf("%s: got %s", name, s)
+			}
+		})
+	}
+	wait.Wait()
+}
+
+// TestCheck: a session is over when its device isn't what it was.
+func TestCheck(t *testing.T) {
+	for is, test := range map[string]struct {
+		do   func(d *fakeDevice)
+		code string
+	}{
+		"nothing":           {func(d *fakeDevice) {}, ""},
+		"other descriptors": {func(d *fakeDevice) { d.descriptors = samples["keyboard"].descriptors; d.show() }, CodeChanged},
+		"enumerated again":  {func(d *fakeDevice) { d.k.file(d.dir+"/devnum", "77") }, CodeChanged},
+		"another unit":      {func(d *fakeDevice) { d.units = append(d.units, "5"); d.unit(1) }, CodeUnits},
+		"no unit":           {func(d *fakeDevice) { d.k.remove(d.host + "/target0:0:0") }, CodeUnits},
+		"gone":              {func(d *fakeDevice) { d.k.pullLocked("1-1") }, "fault"},
+		"replaced": {func(d *fakeDevice) {
+			d.k.pullLocked("1-1")
+			d.k.plugLocked("1-1", &fakeDevice{sample: "stick", units: []string{"0"}})
+		}, "fault"},
+	} {
+		k := newFakeKernel(t)
+		d := k.plug("1-1", &fakeDevice{sample: "stick", units: []string{"0"}})
+		s, err := k.admit(k.gate(allowAll...), "1-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.mu.Lock()
+		test.do(d)
+		k.mu.Unlock()
+		err = s.Check()
+		if codeOf(err) != test.code || errors.Is(err, ErrGone) != (test.code == "fault") {
+			t.Errorf("%s: %v, want %q", is, err, test.code)
+		}
+		if out := !d.authorized || k.devices["1-1"] != d; out != (test.code != "") {
+			t.Errorf("%s: it is out: %t", is, out)
+		}
+		if now := k.devices["1-1"]; now != nil && now != d && k.text(now.dir+"/authorized") != "0" {
+			t.Errorf("%s: the other one is authorised", is)
+		}
+	}
+}
+
+func TestAnswer(t *testing.T) {
+	k := newFakeKernel(t)
+	d := k.plug("1-1", &fakeDevice{sample: "keyboard with a wheel"})
+	g := k.gate(allowAll...)
+	codes := make(map[string]bool)
+	for range 3 {
+		s, err := k.admit(g, "1-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		code := s.Challenge.Code
+		if len(code) != 6 || strings.Trim(code, "0123456789") != "" || codes[code] {
+			t.Errorf("the code is %q after %v", code, codes)
+		}
+		codes[code] = true
+		for i, typed := range []string{"", code + "0"} {
+			if err := s.Answer(typed); !errors.Is(err, ErrWrongCode) || codeOf(err) != "fault" || !strings.HasSuffix(err.Error(), fmt.Sprintf("%d more tries", 2-i)) {
+				t.Errorf("%q: %v", typed, err)
+			}
+		}
+		if len(codes) == 1 {
+			if err := s.Answer(code); err != nil || s.Challenge != nil || !d.authorized {
+				t.Errorf("the right code: %v", err)
+			}
+		} else if err := s.Answer("x"); codeOf(err) != CodeWrongCode || d.authorized {
+			t.Errorf("the third wrong one: %v; it is authorised: %t", err, d.authorized)
+		} else if err := s.Answer(code); codeOf(err) != CodeWrongCode {
+			t.Errorf("the right one after that: %v", err)
+		}
+		if err := s.End(); err != nil {
+			t.Error(err)
+		}
+	}
+}
