@@ -144,8 +144,25 @@ func (h *host) openOther(d *Device, n node) (*os.File, error) {
 	return f, nil
 }
 
-// inquire asks the device itself what it is (INQUIRY, SPC-3 6.4).
+// inquire has the device itself say that it is an optical drive.
 func (d *Device) inquire(path string) error {
+	reply, err := d.ask(path)
+	switch {
+	case errors.Is(err, errNotSCSI):
+		return &NotOpticalError{path, "no SCSI device"}
+	case err != nil:
+		return err
+	case reply[0] != typeOptical: // peripheral qualifier 0: it is there
+		return &NotOpticalError{path, peripheral(reply[0])}
+	}
+	return nil
+}
+
+var errNotSCSI = errors.New("no SCSI device")
+
+// ask asks the device itself what it is (INQUIRY, SPC-3 6.4). The reply has at
+// least 5 bytes.
+func (d *Device) ask(path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	reply := make([]byte, 36)
@@ -155,15 +172,13 @@ func (d *Device) inquire(path string) error {
 	}
 	switch {
 	case errors.Is(err, unix.ENOTTY), errors.Is(err, unix.EINVAL):
-		return &NotOpticalError{path, "no SCSI device"}
+		return nil, errNotSCSI
 	case err != nil:
-		return fmt.Errorf("open %s: INQUIRY: %w", path, err)
+		return nil, fmt.Errorf("open %s: INQUIRY: %w", path, err)
 	case n < 5:
-		return fmt.Errorf("open %s: INQUIRY: reply ends at byte %d, want at least 5 bytes", path, n)
-	case reply[0] != typeOptical: // peripheral qualifier 0: it is there
-		return &NotOpticalError{path, peripheral(reply[0])}
+		return nil, fmt.Errorf("open %s: INQUIRY: reply ends at byte %d, want at least 5 bytes", path, n)
 	}
-	return nil
+	return reply[:n], nil
 }
 
 // peripheral says what kind of device byte 0 of INQUIRY's reply announces.

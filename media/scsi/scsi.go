@@ -1,11 +1,11 @@
 // Package scsi is the seam between Sallyport and one SCSI device: a transport
 // with a single method, and what a device or the way to it can answer as
 // errors that errors.Is and errors.As understand. Device is the transport to
-// an optical drive of this machine, through Linux' SG_IO; burn/drivesim
-// simulates another.
+// an optical drive or a disk of this machine, through Linux' SG_IO;
+// burn/drivesim simulates another drive.
 //
-// Commands live in burn/mmc: this package knows none but the INQUIRY by which
-// Open tells what it has opened.
+// Commands live in burn/mmc and media/sbc: this package knows none but the
+// INQUIRY by which Open and OpenDisk tell what they have opened.
 package scsi
 
 import (

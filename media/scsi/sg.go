@@ -14,15 +14,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Device is an optical drive of this machine, a Transport through Linux'
-// SG_IO. Open makes one. It may be used from several goroutines; the drive
-// gets their commands one after another.
+// Device is an optical drive or a disk of this machine, a Transport through
+// Linux' SG_IO. Open and OpenDisk make one. It may be used from several
+// goroutines; the device gets their commands one after another.
 type Device struct {
 	Path string // of the node that commands go through
 
 	mu    sync.Mutex
 	file  *os.File
-	other *os.File // the drive's other node, held so that nobody else opens it
+	other *os.File // the device's other node, held so that nobody else opens it
 	ioctl func(fd uintptr, h *sgHeader) error
 	now   func() time.Time
 }
