@@ -181,3 +181,14 @@ func readBounded(fsys fs.FS, name string, limit int) ([]byte, error) {
 	}
 	return text, err
 }
+
+// NameIn gives the name of the device that a path in /sys/devices goes through, of the innermost one, or "" for none.
+func NameIn(place string) string {
+	parts := strings.Split(place, "/")
+	for i := len(parts) - 1; i > 0; i-- {
+		if deviceName.MatchString(parts[i]) {
+			return parts[i]
+		}
+	}
+	return ""
+}

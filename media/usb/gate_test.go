@@ -201,6 +201,7 @@ func TestRefuse(t *testing.T) {
 			k := newFakeKernel(t)
 			d := k.plug("1-1", &device)
 			g := k.gate("allow stick", "allow keyboard port 1-2")
+			g.patience = 5 * time.Second
 			if device.silent {
 				g.patience = 400 * time.Millisecond
 			}
@@ -218,6 +219,10 @@ func TestRefuse(t *testing.T) {
 			// What is refused by its descriptors was never authorised.
 			if slices.Contains([]string{CodeMixed, CodeClass, CodePolicy, CodeMalformed}, test.code) && slices.Contains(k.written, d.dir+"/authorized 1") {
 				t.Errorf("%s: it was authorised", test.is)
+			}
+			// What went wrong before there was a driver is seen before there is one.
+			if device.onAuthorize != nil && k.count("bus/usb/drivers_probe 1-1:1.0") != 0 {
+				t.Errorf("%s: a driver was asked to take it", test.is)
 			}
 		}
 	}
