@@ -207,16 +207,21 @@ func addDisk(t *testing.T, m *Machine, id, file string) string {
 	return strings.TrimSpace(m.Script(t, `for i in $(seq 200); do for s in /sys/block/vd*/serial; do [ -e "$s" ] && [ "$(cat $s)" = `+id+` ] && echo /dev/$(basename $(dirname $s)) && exit; done; sleep 0.1; done; exit 1`))
 }
 
+// addDisc plugs a drive with an image into the guest and returns its name there.
+func addDisc(t *testing.T, m *Machine, id, file string) string {
+	t.Helper()
+	m.QMP(t, "device_add", map[string]any{"driver": "virtio-scsi-pci", "id": id + "-hba"})
+	m.QMP(t, "blockdev-add", map[string]any{"driver": "raw", "node-name": id + "-disc", "read-only": true, "file": map[string]any{"driver": "file", "filename": file, "read-only": true}})
+	m.QMP(t, "device_add", map[string]any{"driver": "scsi-cd", "id": id + "-cd", "drive": id + "-disc", "bus": id + "-hba.0"})
+	// The kernel complains when the adapter goes while its drive does.
+	t.Cleanup(func() { m.QMP(t, "device_del", map[string]any{"id": id + "-cd"}) })
+	return strings.TrimSpace(m.Script(t, `for i in $(seq 200); do for d in /dev/sr*; do [ -b $d ] && echo $d && exit; done; sleep 0.1; done; exit 1`))
+}
+
 // TestMountDisc mounts a disc in a drive.
 func TestMountDisc(t *testing.T) {
 	m, dir := mountGuest(t)
-	file := filepath.Join(dir, "bundle.iso")
-	m.QMP(t, "device_add", map[string]any{"driver": "virtio-scsi-pci", "id": "mount-hba"})
-	m.QMP(t, "blockdev-add", map[string]any{"driver": "raw", "node-name": "mount-disc", "read-only": true, "file": map[string]any{"driver": "file", "filename": file, "read-only": true}})
-	m.QMP(t, "device_add", map[string]any{"driver": "scsi-cd", "id": "mount-cd", "drive": "mount-disc", "bus": "mount-hba.0"})
-	// The kernel complains when the adapter goes while its drive does.
-	t.Cleanup(func() { m.QMP(t, "device_del", map[string]any{"id": "mount-cd"}) })
-	dev := strings.TrimSpace(m.Script(t, `for i in $(seq 200); do for d in /dev/sr*; do [ -b $d ] && echo $d && exit; done; sleep 0.1; done; exit 1`))
+	dev := addDisc(t, m, "mount", filepath.Join(dir, "bundle.iso"))
 	mountWant(t, m, 0, "mounted      /tmp/mnt, read-only, through /dev/dm-0", "mount", dev, "/tmp/mnt", "--trust", mountDir+"/trust.json")
 	if out := m.Script(t, list+`list `+mountDir+`/payload > /tmp/payload; list /tmp/mnt | diff /tmp/payload - && dmsetup table | cut -d' ' -f 4-7`); out != "verity 1 11:0 11:0\n" {
 		t.Errorf("the disc's tree, and what it is mapped from: %s", out)
@@ -336,5 +341,53 @@ func TestMountRefuses(t *testing.T) {
 		}
 	}
 	m.Script(t, "rm -r /tmp/refused")
+	nothingMapped(t, m)
+}
+
+// TestMountNeeds: what the kernel lacks for a mount is said in a line, with what to do, before the medium is opened.
+// umount needs nothing of it where nothing of mount's can be.
+func TestMountNeeds(t *testing.T) {
+	m, _ := mountGuest(t)
+	image := "/tmp/needs.iso"
+	m.Script(t, "cp "+mountDir+"/bundle.iso "+image)
+	modules := []string{"fs/isofs/isofs", "drivers/block/loop", "drivers/md/dm-mod", "drivers/md/dm-bufio", "drivers/md/dm-verity"}
+	release := strings.TrimSpace(m.Script(t, "uname -r"))
+	load := func() {
+		for _, module := range modules { // an error says that it is there
+			m.Run(t, Command{Initramfs: true, Argv: []string{"insmod", "/lib/modules/" + release + "/kernel/" + module + ".ko"}})
+		}
+	}
+	t.Cleanup(func() {
+		m.Run(t, Command{Script: "umount /tmp/mnt2"})
+		load()
+		m.Script(t, "rm "+image)
+	})
+	lacks := func(what, module string) {
+		t.Helper()
+		r := m.Run(t, Command{Script: "strace -f --seccomp-bpf -o /tmp/needs.trace -e trace=openat sallyport mount " + image + " /tmp/mnt --trust " + mountDir + "/trust.json"})
+		if want := "sallyport mount: mount on /tmp/mnt: the kernel has no " + what + ": load it with \"modprobe " + module + "\"\n"; r.Code != 3 || r.Stderr != want || r.Stdout != "" {
+			t.Errorf("exit status %d, %s%s\nwant %s", r.Code, r.Stdout, r.Stderr, want)
+		}
+		m.Script(t, "grep -q trust.json /tmp/needs.trace; ! grep needs.iso /tmp/needs.trace")
+	}
+	m.Script(t, "rmmod isofs")
+	lacks("file system iso9660", "isofs")
+	load()
+	m.Script(t, "rmmod loop")
+	lacks("loop devices", "loop")
+	load()
+	m.Script(t, "rmmod dm-verity")
+	lacks("dm-verity", "dm-verity")
+	m.Script(t, "rmmod dm-bufio dm-mod")
+	lacks("device-mapper", "dm-mod")
+
+	mountWant(t, m, 0, "^nothing      is mounted on /tmp/mnt\n$", "umount", "/tmp/mnt")
+	m.Script(t, "mount -o loop,ro -t iso9660 "+image+" /tmp/mnt2")
+	mountWant(t, m, 2, `^sallyport umount: unmount /tmp/mnt2: /dev/loop0 of type iso9660 is mounted there, and sallyport mount didn't mount it$`, "umount", "/tmp/mnt2")
+	m.Script(t, "umount /tmp/mnt2")
+
+	load()
+	mountWant(t, m, 0, "mounted      /tmp/mnt, read-only, through /dev/dm-0", "mount", image, "/tmp/mnt", "--trust", mountDir+"/trust.json")
+	mountWant(t, m, 0, "^unmounted    /tmp/mnt\n$", "umount", "/tmp/mnt")
 	nothingMapped(t, m)
 }

@@ -25,6 +25,11 @@ var peerPrograms = map[string][]string{
 // TestPeers has the programs that burn real discs burn on the simulated recorder, through the kernels' drivers: each
 // medium with all programs that know it as a SCSI device, and with one as a USB drive. `make test` has each program, medium
 // and bus, the whole matrix is for SALLYPORT_BIG=1.
+//
+// growisofs closes a BD-R's session and never the disc, whatever -dvd-compat says: its bd_r_finalize (growisofs_mmc.cpp)
+// sends CLOSE TRACK SESSION with function 2, which by MMC-6 6.3 leaves a BD-R appendable, and doesn't look at that option.
+// plus_r_finalize, for DVD+R, does, and sends function 6; minus_r_finalize leaves it to mode page 05, which says for a
+// DVD-R that no session may follow.
 func TestPeers(t *testing.T) {
 	m, dir := mountGuest(t)
 	image, err := os.ReadFile(filepath.Join(dir, "bundle.iso"))
