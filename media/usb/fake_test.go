@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -12,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // fakeKernel keeps a tree of files as USB and SCSI keep sysfs, and does what is written to it: authorises devices,
@@ -46,6 +47,7 @@ type fakeDevice struct {
 	wrongFace   bool          // the kernel shows another class
 	missingFace bool          // the kernel shows no interface
 	stuck       chan struct{} // the kernel waits for this before it has authorised the device
+	refuses     error         // to be configured
 	onAuthorize func(d *fakeDevice)
 	onScan      func(d *fakeDevice)
 
@@ -63,6 +65,9 @@ func newFakeKernel(t *testing.T) *fakeKernel {
 	k.file("bus/scsi/drivers/sd/bind", "")
 	k.file("bus/scsi/drivers/sr/bind", "")
 	k.file("bus/usb/drivers_probe", "")
+	for _, driver := range []string{"usb-storage", "uas", "usbhid", "hub"} {
+		k.file("bus/usb/drivers/"+driver+"/uevent", "")
+	}
 	k.file("module/usbcore/parameters/authorized_default", "-1")
 	k.file("bus/pci/uevent", "")
 	k.link(fakeController+"/subsystem", "bus/pci")
@@ -261,8 +266,11 @@ func (k *fakeKernel) deauthorize(d *fakeDevice) {
 func (k *fakeKernel) probe(face string) error {
 	name, _, _ := strings.Cut(face, ":")
 	d := k.devices[name]
-	if d == nil || !slices.Contains(d.faces(), face) || k.text(d.dir+"/"+face+"/authorized") != "1" || d.noDriver {
-		return fs.ErrInvalid
+	if d == nil || !slices.Contains(d.faces(), face) {
+		return unix.ENODEV
+	}
+	if k.text(d.dir+"/"+face+"/authorized") != "1" || d.noDriver {
+		return nil // as in Linux: none matches
 	}
 	at := d.dir + "/" + face
 	driver := map[string]string{"08": "usb-storage", "03": "usbhid", "09": "hub"}[k.text(at+"/bInterfaceClass")]
@@ -336,6 +344,9 @@ func (k *fakeKernel) wrote(name, value string) error {
 				k.mu.Lock()
 			}
 			k.authorize(d)
+			if d.refuses != nil {
+				return d.refuses
+			}
 		case d.host != "" && name == d.host+"/scsi_host/"+path.Base(d.host)+"/scan":
 			for i := range d.units {
 				d.unit(i)

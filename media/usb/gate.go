@@ -272,8 +272,12 @@ func putOut(dir tree, name string) error {
 
 // authorize authorises the device, but none of its interfaces, and makes sure that the kernel made of it what was judged.
 func (a *arrival) authorize(class Class) error {
-	if err := a.dir.write("authorized", "1"); err != nil {
+	switch err := a.dir.write("authorized", "1"); {
+	case errors.Is(err, fs.ErrPermission), err != nil && isGone(a.dir):
 		return fmt.Errorf("let usb device %s in: %w", a.name, err)
+	case err != nil:
+		// It is asked to take its configuration. One that doesn't want to says so here.
+		return a.seen.refuse(CodeNoAnswer, "it can't be configured", err)
 	}
 	if err := a.same(); err != nil {
 		return err
@@ -284,7 +288,10 @@ func (a *arrival) authorize(class Class) error {
 	}
 	configurations := a.seen.Descriptors.Configurations
 	chosen := slices.IndexFunc(configurations, func(c Configuration) bool { return fmt.Sprint(c.Value) == text })
-	if chosen < 0 {
+	switch {
+	case text == "":
+		return a.seen.refuse(CodeDisagrees, "the kernel chose none of its configurations; perhaps they want more power than its port has", nil)
+	case chosen < 0:
 		return a.seen.refuse(CodeDisagrees, fmt.Sprintf("it took the configuration %q, which it hasn't", text), nil)
 	}
 	c := &configurations[chosen]

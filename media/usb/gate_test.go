@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 var allowAll = []string{"allow stick", "allow recorder port 1-2", "allow keyboard code", "allow hub port 1-4"}
@@ -190,11 +192,15 @@ func TestRefuse(t *testing.T) {
 		{"a driver before its time", fakeDevice{sample: "stick", units: []string{"0"}, onAuthorize: func(d *fakeDevice) { d.k.link(d.dir+"/1-1:1.0/driver", "bus/usb/drivers/usbhid") }}, CodeDisagrees, "was authorised by itself"},
 		{"another driver", fakeDevice{sample: "stick", units: []string{"0"}, driver: "ums-realtek"}, CodeDisagrees, "the driver ums-realtek took it"},
 		{"a configuration from nowhere", fakeDevice{sample: "stick", units: []string{"0"}, onAuthorize: func(d *fakeDevice) { d.k.file(d.dir+"/bConfigurationValue", "3") }}, CodeDisagrees, `it took the configuration "3"`},
-		{"no driver", fakeDevice{sample: "stick", noDriver: true}, "fault", "let usb device 1-1 in: no driver takes it; is usb-storage loaded?"},
+		{"none of its configurations", fakeDevice{sample: "stick", onAuthorize: func(d *fakeDevice) { d.k.file(d.dir+"/bConfigurationValue", "") }}, CodeDisagrees, "the kernel chose none of its configurations"},
+		// U7
+		{"that its driver gives up", fakeDevice{sample: "stick", noDriver: true}, CodeNoAnswer, "claims to be storage, stays out: its driver gave it up"},
+		{"that can't be configured", fakeDevice{sample: "stick", refuses: unix.EPIPE}, CodeNoAnswer, "stays out: it can't be configured: broken pipe"},
+		{"that nobody may configure", fakeDevice{sample: "stick", refuses: unix.EPERM}, "fault", "let usb device 1-1 in: operation not permitted"},
 	} {
 		for _, early := range []bool{false, true} {
 			device := test.device
-			if early && (device.onAuthorize != nil || device.onScan != nil || device.noDriver || device.missingFace || device.descriptors != nil || device.driver != "") {
+			if early && (device.onAuthorize != nil || device.onScan != nil || device.noDriver || device.refuses != nil || device.missingFace || device.descriptors != nil || device.driver != "") {
 				continue // these need another beginning
 			}
 			device.early = early
@@ -224,6 +230,18 @@ func TestRefuse(t *testing.T) {
 			if device.onAuthorize != nil && k.count("bus/usb/drivers_probe 1-1:1.0") != 0 {
 				t.Errorf("%s: a driver was asked to take it", test.is)
 			}
+		}
+	}
+}
+
+// TestNoModule: a driver that isn't there is the machine's fault, and not the device's.
+func TestNoModule(t *testing.T) {
+	for _, driver := range []string{"usb-storage", "uas"} { // usb-storage leaves to uas what that could take
+		k := newFakeKernel(t)
+		k.plug("1-1", &fakeDevice{sample: "stick", noDriver: true})
+		k.remove("bus/usb/drivers/" + driver)
+		if _, err := k.admit(k.gate(allowAll...), "1-1"); codeOf(err) != "fault" || !strings.Contains(err.Error(), "the kernel has no driver "+driver+": load its module") {
+			t.Errorf("%v", err)
 		}
 	}
 }

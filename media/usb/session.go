@@ -61,15 +61,10 @@ func (a *arrival) bind(ctx context.Context, s *Session, grants []Grant) error {
 		return fmt.Errorf("let usb device %s in: %w", a.name, err)
 	}
 	// This goes by name; were it another device by now, its interfaces wouldn't be authorised.
-	if err := a.gate.sys.write("bus/usb/drivers_probe", a.face); err != nil {
-		return fmt.Errorf("let usb device %s in: no driver takes it; is %s loaded? %w", a.name, drivers[grants[0].Class][0], err)
-	}
-	driver := ""
-	if err := poll(ctx, a.dir, func() (bool, error) {
-		driver = driverOf(a.dir, a.face)
-		return driver != "", nil
-	}); err != nil {
-		return fmt.Errorf("let usb device %s in: wait for its driver: %w", a.name, err)
+	probeErr := a.gate.sys.write("bus/usb/drivers_probe", a.face)
+	driver := driverOf(a.dir, a.face)
+	if driver == "" {
+		return a.noDriver(grants[0].Class, probeErr)
 	}
 	if !slices.Contains(drivers[grants[0].Class], driver) {
 		return a.seen.refuse(CodeDisagrees, fmt.Sprintf("the driver %s took it", driver), nil)
@@ -88,6 +83,19 @@ func (a *arrival) bind(ctx context.Context, s *Session, grants []Grant) error {
 	}
 	s.Class, s.Rule, s.As = granted.Class, granted.Rule, granted.Rule.As
 	return nil
+}
+
+// noDriver says why the driver hasn't taken an interface by the time that it was asked to.
+func (a *arrival) noDriver(class Class, err error) error {
+	for _, driver := range drivers[class] {
+		if _, missing := fs.Stat(a.gate.sys, "bus/usb/drivers/"+driver); missing != nil {
+			return errors.Join(fmt.Errorf("let usb device %s in: the kernel has no driver %s: load its module", a.name, driver), err)
+		}
+	}
+	if isGone(a.dir) {
+		return errors.Join(fmt.Errorf("let usb device %s in: %w", a.name, ErrGone), err)
+	}
+	return a.seen.refuse(CodeNoAnswer, "its driver gave it up", err)
 }
 
 // poll calls done until it says so, or the device is gone whose directory dir is.
