@@ -58,6 +58,8 @@ e2fsck      e2fsprogs
 sgdisk      gdisk
 sfdisk      fdisk
 blkid       util-linux
+lsusb       usbutils
+umockdev-run umockdev
 '
 
 have() { command -v "$1" >/dev/null 2>&1; }
