@@ -69,7 +69,7 @@ func (m *aMachine) unit(at, kind, vendor, model, generic string) {
 func (m *aMachine) usb(at, number string) {
 	name := path.Base(at)
 	m.link("bus/usb/devices/"+name, at)
-	for file, text := range map[string]string{"busnum": "1", "devnum": number, "authorized": "1", "manufacturer": "Maker", "product": "Stick", "serial": "0042" + number} {
+	for file, text := range map[string]string{"busnum": "1", "devnum": number, "speed": "480", "authorized": "1", "manufacturer": "Maker", "product": "Stick", "serial": "0042" + number} {
 		m.file(at+"/"+file, text+"\n")
 	}
 	m.file(at+"/descriptors", aStick)

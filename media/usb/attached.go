@@ -21,6 +21,7 @@ type Attached struct {
 	Port string
 	// Bus and Number are the bus' and the device's. Each time that a device is enumerated it gets another number.
 	Bus, Number int
+	Speed       string // in Mbit/s: "480". A device may describe itself otherwise at another speed.
 
 	Manufacturer string
 	Product      string
@@ -119,6 +120,9 @@ func look(dir fs.FS, name, port string) (*Attached, error) {
 		return nil, lookFault(name, err)
 	}
 	a.Authorized = authorized != "0"
+	if a.Speed, err = attribute(dir, "speed"); err != nil {
+		return nil, lookFault(name, err)
+	}
 	for _, text := range []struct {
 		file string
 		to   *string

@@ -139,6 +139,7 @@ func (k *fakeKernel) plugLocked(name string, d *fakeDevice) *fakeDevice {
 	}
 	k.file(d.dir+"/busnum", bus)
 	k.file(d.dir+"/devnum", fmt.Sprint(k.number))
+	k.file(d.dir+"/speed", map[string]string{"1": "480", "2": "5000", "3": "480"}[bus])
 	k.file(d.dir+"/manufacturer", "Maker")
 	k.file(d.dir+"/product", "Thing")
 	if d.serial != "" {

@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -21,6 +22,9 @@ type Gate struct {
 
 	patience time.Duration // with one device
 	grace    time.Duration // with a call into the kernel after that
+
+	mu   sync.Mutex
+	last map[string]*Attached // that was let in, by name of the port
 }
 
 // The gate's times. A set-configuration request has 5 s in the kernel (USB_CTRL_SET_TIMEOUT), a stick is asked for its
@@ -58,7 +62,7 @@ func open(sys tree, policy *Policy) (*Gate, error) {
 	if policy == nil {
 		policy = new(Policy)
 	}
-	g := &Gate{sys: sys, policy: policy, patience: patience, grace: grace}
+	g := &Gate{sys: sys, policy: policy, patience: patience, grace: grace, last: make(map[string]*Attached)}
 	for _, name := range []string{scsiAutoprobe, usbDefault} {
 		if err := g.off(name); err != nil {
 			return nil, fmt.Errorf("open the usb gate: %w", err)
@@ -191,6 +195,9 @@ func (a *arrival) admit(ctx context.Context, known *atomic.Pointer[Attached]) (s
 	if err != nil {
 		return nil, err
 	}
+	if err := a.gate.compareLast(a.seen); err != nil {
+		return nil, err
+	}
 	if err := a.authorize(grants[0].Class); err != nil {
 		return nil, err
 	}
@@ -209,7 +216,27 @@ func (a *arrival) admit(ctx context.Context, known *atomic.Pointer[Attached]) (s
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("let usb device %s in: %w", a.name, context.Cause(ctx))
 	}
+	a.gate.remember(a.seen)
 	return s, nil
+}
+
+// compareLast refuses what was let in at this port, left the bus, and came back as something else: a device with the
+// same serial number that has other descriptors at the same speed.
+func (g *Gate) compareLast(now *Attached) error {
+	g.mu.Lock()
+	before := g.last[now.Name]
+	g.mu.Unlock()
+	if before == nil || now.Serial == "" || now.Serial != before.Serial || now.Speed != before.Speed || now.Descriptors.Hash() == before.Descriptors.Hash() {
+		return nil
+	}
+	return now.refuse(CodeChanged, "when it was let in before, it had other descriptors, and claimed to be "+before.Descriptors.Claims(), nil)
+}
+
+// remember keeps the last device of each port that was let in.
+func (g *Gate) remember(a *Attached) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.last[a.Name] = a
 }
 
 // hold opens a device's directory and reads what it is.

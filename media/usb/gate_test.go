@@ -97,6 +97,15 @@ func TestAdmit(t *testing.T) {
 		if err := s.End(); err != nil || k.text(d.dir+"/authorized") != "0" || len(d.faces()) != 0 {
 			t.Errorf("%s: %v; it is authorised %s", d.sample, err, k.text(d.dir+"/authorized"))
 		}
+		if err := s.End(); err != nil {
+			t.Errorf("%s: ended again: %v", d.sample, err)
+		}
+		if err := s.Check(); !errors.Is(err, ErrEnded) {
+			t.Errorf("%s: checked when it was over: %v", d.sample, err)
+		}
+		if _, err := s.BindDisk(t.Context()); !errors.Is(err, ErrEnded) {
+			t.Errorf("%s: bound when it was over: %v", d.sample, err)
+		}
 	}
 }
 
@@ -231,6 +240,44 @@ func TestRefuse(t *testing.T) {
 				t.Errorf("%s: a driver was asked to take it", test.is)
 			}
 		}
+	}
+}
+
+// TestComesBack: what comes back to its port as something else stays out.
+func TestComesBack(t *testing.T) {
+	k := newFakeKernel(t)
+	g := k.gate("allow stick", "allow keyboard port 1-1")
+	for i, test := range []struct {
+		sample, serial, speed, code string
+	}{
+		{"stick", "0042", "480", ""},
+		{"stick", "0042", "480", ""},
+		{"keyboard", "0042", "480", CodeChanged},
+		{"uas stick", "0042", "480", CodeChanged},
+		{"stick and keyboard", "0042", "480", CodeMixed},
+		{"stick", "0042", "480", ""},      // as it was
+		{"uas stick", "0042", "5000", ""}, // at another speed it may describe itself otherwise
+		{"keyboard", "", "5000", ""},      // another device
+		{"stick", "", "5000", ""},         // and another one, though neither has a number
+		{"uas stick", "0042", "5000", ""}, // the last one counts
+		{"keyboard", "0043", "5000", ""},  // another device
+		{"stick", "0043", "5000", CodeChanged},
+	} {
+		d := k.plug("1-1", &fakeDevice{sample: test.sample, serial: test.serial, units: []string{"0"}})
+		k.file(d.dir+"/speed", test.speed)
+		s, err := k.admit(g, "1-1")
+		if codeOf(err) != test.code || d.authorized != (test.code == "") {
+			t.Errorf("%d: %v, want %q; it is authorised: %t", i, err, test.code, d.authorized)
+		}
+		if s != nil {
+			s.End()
+		}
+		k.pull("1-1")
+	}
+	// At another port it is another device.
+	k.plug("1-2", &fakeDevice{sample: "uas stick", serial: "0043", units: []string{"0"}})
+	if _, err := k.admit(g, "1-2"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -9,10 +9,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
-// Session is a device that was let in. End it when done; it doesn't end by itself when the device is pulled out.
+// Session is a device that was let in. End it when done; it doesn't end by itself when the device is pulled out. Its
+// methods can be called at the same time.
 type Session struct {
 	Attached *Attached
 	Class    Class
@@ -26,10 +28,14 @@ type Session struct {
 	Challenge *Challenge
 	Inputs    []string // "/dev/input/event3"
 
-	gate *Gate
-	dir  tree
-	face string
+	gate  *Gate
+	dir   tree
+	face  string
+	ended atomic.Bool
 }
+
+// ErrEnded is wrapped by what a session says that was ended.
+var ErrEnded = errors.New("the session is over")
 
 // Unit is a logical unit (SAM-5 section 4.6) that a stick or recorder has behind it. Its texts are the device's own.
 type Unit struct {
@@ -307,10 +313,13 @@ func (s *Session) String() string {
 }
 
 // Check makes sure that the session's device is still the one that was let in. If it shows other descriptors, or was
-// enumerated again, the session is ended, and the error is of the type [RefusedError]; if it was pulled out, the error
-// wraps [ErrGone].
+// enumerated again, it is put out, and the error is of the type [RefusedError]; if it was pulled out, the error
+// wraps [ErrGone], and if the session was ended [ErrEnded].
 func (s *Session) Check() error {
 	err := compare(s.dir, s.Attached)
+	if s.ended.Load() {
+		return fmt.Errorf("check usb device %s: %w", s.Attached.Name, ErrEnded)
+	}
 	if err == nil && s.Unit.path != "" {
 		err = s.checkUnits()
 	}
@@ -358,7 +367,10 @@ func (s *Session) BindDisk(ctx context.Context) (string, error) {
 	if s.Class == Recorder {
 		driver, form = "sr", regexp.MustCompile(`^sr[0-9]{1,7}$`)
 	}
-	if s.Unit.path == "" {
+	switch {
+	case s.ended.Load():
+		return "", fmt.Errorf("bind usb device %s: %w", s.Attached.Name, ErrEnded)
+	case s.Unit.path == "":
 		return "", fmt.Errorf("bind usb device %s: a %s has no medium", s.Attached.Name, s.Class)
 	}
 	if err := s.gate.sys.write("bus/scsi/drivers/"+driver+"/bind", s.Unit.Address); err != nil {
@@ -381,4 +393,10 @@ func (s *Session) BindDisk(ctx context.Context) (string, error) {
 func (s *Session) putOut() error { return putOut(s.dir, s.Attached.Name) }
 
 // End puts the device out: its drivers let it go, and its nodes vanish. It can take as long as they wait for the device.
-func (s *Session) End() error { return errors.Join(s.putOut(), s.dir.close()) }
+// Ending it once more does nothing.
+func (s *Session) End() error {
+	if s.ended.Swap(true) {
+		return nil
+	}
+	return errors.Join(s.putOut(), s.dir.close())
+}

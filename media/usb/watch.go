@@ -26,7 +26,8 @@ const rescanTime = 2 * time.Second
 // it checks the devices that are in: one that isn't what it was any more is put out.
 //
 // Devices go through the gate side by side, so that none waits for another that is slow or silent. each is called for
-// one event after the other, from the goroutine of Watch. Sessions that are not over are the caller's when Watch returns.
+// one event after the other, from the goroutine of Watch. Whoever has a session may end it. Those that are not over when
+// Watch returns are the caller's.
 func (g *Gate) Watch(ctx context.Context, wake <-chan struct{}, each func(Event)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	w := &watch{gate: g, there: make(map[string]*guest), results: make(chan result), each: each}
@@ -167,6 +168,8 @@ func (w *watch) take(r result) bool {
 		if !g.left {
 			w.each(Event{Name: g.name, Session: r.session})
 		}
+	case errors.Is(r.err, ErrEnded): // by whoever had it; the device stays out until it is plugged in again
+		g.session = nil
 	case errors.Is(r.err, ErrGone) && !w.stays(g):
 		w.leave(g)
 	case r.err != nil:

@@ -14,6 +14,7 @@ import (
 // watched runs Watch and hands on what it tells.
 type watched struct {
 	t      *testing.T
+	last   *Session
 	wake   chan struct{}
 	events chan Event
 	stop   context.CancelCauseFunc
@@ -39,6 +40,7 @@ func (w *watched) next(n int) []string {
 		select {
 		case e := <-w.events:
 			list = append(list, describe(e))
+			w.last = e.Session
 		case <-time.After(20 * time.Second):
 			w.t.Fatalf("no event after %q", list)
 		}
@@ -122,6 +124,16 @@ func TestWatch(t *testing.T) {
 	if after := k.count(d.dir + "/authorized 1"); after != before {
 		t.Error("a device that was put out was let in again")
 	}
+	// Somebody is done with one, and pulls it out later.
+	k.plug("1-8", &fakeDevice{sample: "stick", units: []string{"0"}})
+	w.want("1-8 stick")
+	if err := w.last.End(); err != nil {
+		t.Error(err)
+	}
+	k.plug("1-9", &fakeDevice{sample: "telephone"})
+	w.want("1-9 " + CodeClass)
+	k.pull("1-8")
+	w.want("1-8 gone")
 	w.end()
 }
 
