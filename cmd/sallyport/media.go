@@ -20,6 +20,7 @@ import (
 type mediaCmd struct {
 	List  mediaListCmd  `cmd:"" help:"Show disks, sticks and cards, and what is held at the USB ports."`
 	Watch mediaWatchCmd `cmd:"" help:"Say what is plugged in and pulled out, until interrupted."`
+	Gate  mediaGateCmd  `cmd:"" help:"Close the USB ports, and let in what a policy allows."`
 }
 
 // mediaPolicy names the file that says which ports belong to the station itself.
