@@ -221,7 +221,9 @@ func (s *sources) identify(d *Disk, device, link string) {
 	if serial := s.unitSerial(device); serial != "" {
 		d.Serial = serial
 	}
-	d.Place, d.Bus = busOf(link), busName(link)
+	if d.Place, d.Bus = busOf(link), busName(link); d.Bus == "virtio" {
+		d.Vendor = "" // the number of whoever made the host
+	}
 	if name := usb.NameIn(link); name != "" {
 		if a, err := usb.Look(s.sys, name); err == nil {
 			d.USB = a

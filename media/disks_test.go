@@ -117,6 +117,7 @@ func newMachine() *aMachine {
 
 	m.block("vda", "devices/pci0000:00/0000:00:03.0/virtio0/block/vda", "254:0", "devices/pci0000:00/0000:00:03.0/virtio0")
 	m.file("devices/pci0000:00/0000:00:03.0/virtio0/block/vda/serial", "V1")
+	m.file("devices/pci0000:00/0000:00:03.0/virtio0/vendor", "0x1af4\n")
 	const card = "devices/pci0000:00/0000:00:1a.0/mmc_host/mmc0/mmc0:aaaa"
 	m.block("mmcblk0", card+"/block/mmcblk0", "179:0", card)
 	m.file(card+"/type", "SD\n")

@@ -57,7 +57,7 @@ func (a *Attached) String() string {
 	if a.Serial != "" {
 		text += " serial " + strconv.QuoteToASCII(a.Serial)
 	}
-	return text + ", which claims to be " + a.Descriptors.Claims() + ","
+	return text + " (claims to be " + a.Descriptors.Claims() + ")"
 }
 
 // List gives the names of the devices of this machine, hubs before what is plugged into them. The hubs that controllers

@@ -39,7 +39,7 @@ func TestLook(t *testing.T) {
 	}
 	if a, err := Look(sys, "1-3.4"); err != nil || a.Serial != " a\xff\x1b\n " {
 		t.Errorf("%+v, %v", a, err)
-	} else if want := `1-3.4 "Maker" "Thing" 0951:1666 serial " a\xff\x1b\n ", which claims to be storage,`; a.String() != want {
+	} else if want := `1-3.4 "Maker" "Thing" 0951:1666 serial " a\xff\x1b\n " (claims to be storage)`; a.String() != want {
 		t.Errorf("%s, want %s", a, want)
 	}
 

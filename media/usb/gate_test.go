@@ -62,7 +62,7 @@ func TestAdmit(t *testing.T) {
 		text   string
 	}{
 		{"1-1", fakeDevice{sample: "stick", serial: "0042", units: []string{"0"}}, Stick, 2,
-			`1-1 "Maker" "Thing" 0951:1666 serial "0042", which claims to be storage, is let in as a stick by line 2 of the policy: /dev/sg0`},
+			`1-1 "Maker" "Thing" 0951:1666 serial "0042" (claims to be storage) is let in as a stick by line 2 of the policy: /dev/sg0`},
 		{"1-1", fakeDevice{sample: "uas stick", driver: "uas", units: []string{"0"}}, Stick, 2, "is let in as a stick by line 2 of the policy: /dev/sg0"},
 		{"1-2", fakeDevice{sample: "stick", units: []string{"5"}}, Recorder, 3, "is let in as a recorder by line 3 of the policy: /dev/sg0"},
 		{"1-2", fakeDevice{sample: "recorder", units: []string{"5"}}, Recorder, 3, "is let in as a recorder"},
@@ -165,17 +165,17 @@ func TestRefuse(t *testing.T) {
 		want   string
 	}{
 		// U1
-		{"stick and keyboard", fakeDevice{sample: "stick and keyboard", units: []string{"0"}}, CodeMixed, "claims to be storage + keyboard, stays out: it has 2 interfaces"},
+		{"stick and keyboard", fakeDevice{sample: "stick and keyboard", units: []string{"0"}}, CodeMixed, "claims to be storage + keyboard) stays out: it has 2 interfaces"},
 		{"alternate setting", fakeDevice{sample: "stick that can become a keyboard", units: []string{"0"}}, CodeMixed, "what is beside its storage or keyboard must not be there"},
-		{"telephone", fakeDevice{sample: "telephone"}, CodeClass, "claims to be camera or telephone, stays out: it is no stick, recorder, keyboard or hub"},
+		{"telephone", fakeDevice{sample: "telephone"}, CodeClass, "claims to be camera or telephone) stays out: it is no stick, recorder, keyboard or hub"},
 		{"hub elsewhere", fakeDevice{sample: "hub"}, CodePolicy, "no rule of the policy allows it as a hub"},
-		{"malformed", fakeDevice{descriptors: samples["stick"].descriptors[:40]}, CodeMalformed, "claims to be nothing, stays out: its descriptors are not as they have to be"},
+		{"malformed", fakeDevice{descriptors: samples["stick"].descriptors[:40]}, CodeMalformed, "claims to be nothing) stays out: its descriptors are not as they have to be"},
 		{"empty", fakeDevice{descriptors: []byte{}}, CodeMalformed, `"Thing" stays out: its descriptors`},
 		// U2
-		{"keyboard after the authorisation", fakeDevice{sample: "stick", units: []string{"0"}, onAuthorize: changed("keyboard")}, CodeChanged, "claims to be keyboard, stays out: it shows other descriptors than those that were judged, of which it had storage"},
+		{"keyboard after the authorisation", fakeDevice{sample: "stick", units: []string{"0"}, onAuthorize: changed("keyboard")}, CodeChanged, "claims to be keyboard) stays out: it shows other descriptors than those that were judged, of which it had storage"},
 		{"stick of another kind after it", fakeDevice{sample: "stick", units: []string{"0"}, onAuthorize: changed("uas stick")}, CodeChanged, "other descriptors"},
 		{"nothing after it", fakeDevice{sample: "stick", units: []string{"0"}, onAuthorize: func(d *fakeDevice) { d.descriptors = nil; d.show() }}, CodeChanged, "other descriptors"},
-		{"keyboard after the scan", fakeDevice{sample: "stick", units: []string{"0"}, onScan: changed("stick and keyboard")}, CodeChanged, "claims to be storage + keyboard, stays out: it shows other descriptors"},
+		{"keyboard after the scan", fakeDevice{sample: "stick", units: []string{"0"}, onScan: changed("stick and keyboard")}, CodeChanged, "claims to be storage + keyboard) stays out: it shows other descriptors"},
 		{"another number after the scan", fakeDevice{sample: "stick", units: []string{"0"}, onScan: func(d *fakeDevice) { d.k.file(d.dir+"/devnum", "77") }}, CodeChanged, "enumerated again"},
 		{"another serial number after the scan", fakeDevice{sample: "stick", serial: "1", units: []string{"0"}, onScan: func(d *fakeDevice) { d.k.file(d.dir+"/serial", "2") }}, CodeChanged, "enumerated again"},
 		{"put out by somebody", fakeDevice{sample: "stick", units: []string{"0"}, onScan: func(d *fakeDevice) { d.k.file(d.dir+"/authorized", "0") }}, CodeChanged, "somebody else"},
@@ -203,7 +203,7 @@ func TestRefuse(t *testing.T) {
 		{"a configuration from nowhere", fakeDevice{sample: "stick", units: []string{"0"}, onAuthorize: func(d *fakeDevice) { d.k.file(d.dir+"/bConfigurationValue", "3") }}, CodeDisagrees, `it took the configuration "3"`},
 		{"none of its configurations", fakeDevice{sample: "stick", onAuthorize: func(d *fakeDevice) { d.k.file(d.dir+"/bConfigurationValue", "") }}, CodeDisagrees, "the kernel chose none of its configurations"},
 		// U7
-		{"that its driver gives up", fakeDevice{sample: "stick", noDriver: true}, CodeNoAnswer, "claims to be storage, stays out: its driver gave it up"},
+		{"that its driver gives up", fakeDevice{sample: "stick", noDriver: true}, CodeNoAnswer, "claims to be storage) stays out: its driver gave it up"},
 		{"that can't be configured", fakeDevice{sample: "stick", refuses: unix.EPIPE}, CodeNoAnswer, "stays out: it can't be configured: broken pipe"},
 		{"that nobody may configure", fakeDevice{sample: "stick", refuses: unix.EPERM}, "fault", "let usb device 1-1 in: operation not permitted"},
 	} {
@@ -383,7 +383,7 @@ func TestNoAnswer(t *testing.T) {
 			t.Errorf("%v, %v", s, err)
 		case cancelled && (!errors.Is(err, stopped) || codeOf(err) != "fault"):
 			t.Errorf("cancelled: %v", err)
-		case !cancelled && (codeOf(err) != CodeNoAnswer || !strings.Contains(err.Error(), "claims to be storage, stays out: the kernel still waits for it")):
+		case !cancelled && (codeOf(err) != CodeNoAnswer || !strings.Contains(err.Error(), "claims to be storage) stays out: the kernel still waits for it")):
 			t.Errorf("%v", err)
 		}
 		close(stuck)

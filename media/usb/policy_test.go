@@ -230,7 +230,7 @@ func TestRefusalText(t *testing.T) {
 	}
 	a := &Attached{Name: "1-1", Manufacturer: "\x1b[2J", Product: "Disk\n\u202e", Serial: "\"", Descriptors: d}
 	_, err = new(Policy).Judge(a)
-	want := `usb-mixed-functions: 1-1 "\x1b[2J" "Disk\n\u202e" 0951:1666 serial "\"", which claims to be storage + keyboard, stays out: it has 2 interfaces; a stick has exactly one, and a keyboard none but input devices`
+	want := `usb-mixed-functions: 1-1 "\x1b[2J" "Disk\n\u202e" 0951:1666 serial "\"" (claims to be storage + keyboard) stays out: it has 2 interfaces; a stick has exactly one, and a keyboard none but input devices`
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
