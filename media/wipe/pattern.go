@@ -46,11 +46,13 @@ func (p Pattern) String() string {
 	return fmt.Sprintf("%02x", p.value)
 }
 
-// Fill makes b what the pattern has from byte off on. Both are whole sectors.
+// Fill makes b what the pattern has from byte off on. Both are whole sectors,
+// b has at least one.
 func (p Pattern) Fill(b []byte, off int64) {
 	if p.key == nil {
-		for i := range b {
-			b[i] = p.value
+		b[0] = p.value
+		for n := 1; n < len(b); n *= 2 {
+			copy(b[n:], b[:n])
 		}
 		return
 	}
@@ -72,6 +74,14 @@ func (p Pattern) origin(sector []byte, n int64) int64 {
 	}
 	at := binary.BigEndian.Uint64(sector)
 	if at >= uint64(n) {
+		return -1
+	}
+	// Its second block of AES tells at once; of a fake there may be a hundred million to be asked for.
+	var counter, second [aes.BlockSize]byte
+	binary.BigEndian.PutUint64(counter[:], p.pass)
+	binary.BigEndian.PutUint64(counter[8:], at*(SectorSize/aes.BlockSize)+1)
+	p.key.Encrypt(second[:], counter[:])
+	if !bytes.Equal(second[:], sector[aes.BlockSize:2*aes.BlockSize]) {
 		return -1
 	}
 	want := make([]byte, SectorSize)
