@@ -181,6 +181,8 @@ func TestFaults(t *testing.T) {
 		{"attention for ever", once(0x28, -1, attention), false, scsi.MediumChanged, "9 unit attentions in a row"},
 		{"aborted", once(0x28, 2, aborted), false, nil, ""},
 		{"aborted for ever", once(0x28, -1, aborted), false, aborted.Code(), "aborted command"},
+		{"becoming ready", once(0x28, 50, becoming), false, nil, ""},
+		{"becoming ready for ever", once(0x28, -1, becoming), false, scsi.BecomingReady, "becoming ready"},
 		{"busy", once(0x28, 2, scsi.StatusBusy), false, nil, ""},
 		{"lost on the way", once(0x2A, 2, lost), true, nil, ""},
 		{"read error once", once(0x28, 1, readError), false, nil, ""},
@@ -213,7 +215,7 @@ func TestFaults(t *testing.T) {
 		if !errors.Is(err, tt.is) || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
 		}
-		if n := len(s.sent) - before; n > 60 {
+		if n := len(s.sent) - before; n > 70 {
 			t.Errorf("%s: %d commands", tt.name, n)
 		}
 		switch tt.name {

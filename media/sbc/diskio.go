@@ -7,6 +7,7 @@ import (
 	"io"
 	"strconv"
 	"syscall"
+	"time"
 
 	"sallyport/media/scsi"
 )
@@ -15,7 +16,7 @@ import (
 // sense to go on: unit attentions, and what the device or the way to it didn't
 // carry out, are bounded.
 func (d *Disk) persist(f func() error) error {
-	tries, attentions := 0, 0
+	tries, attentions, waited := 0, 0, time.Duration(0)
 	for {
 		err := f()
 		if err == nil {
@@ -36,7 +37,13 @@ func (d *Disk) persist(f func() error) error {
 			return fmt.Errorf("%w: %w", ErrNoMedium, err)
 		case sensed && s.Key == scsi.DataProtect:
 			return fmt.Errorf("%w: %w", ErrWriteProtected, err)
-		case busy(err), errors.Is(err, scsi.BecomingReady), sensed && s.Deferred:
+		case errors.Is(err, scsi.BecomingReady) && waited < readiness: // as after a reset
+			if err := d.wait(d.ctx, interval); err != nil {
+				return err
+			}
+			waited += interval
+			continue
+		case busy(err), sensed && s.Deferred:
 		case sensed && (s.Key == scsi.AbortedCommand || s.Key == scsi.MediumError):
 		case lost && !errors.Is(tr, scsi.ErrGone) && !errors.Is(tr, scsi.ErrTimeout) && tr.Host != 0:
 			// The command was lost on the way. The same blocks with the same data once more do no harm.

@@ -66,7 +66,9 @@ type Options struct {
 	Discard bool
 
 	// Replug, when set, is called between writing and reading. It has the
-	// medium lose its power and returns it anew: what only a cache held is lost.
+	// medium lose its power and returns it anew: what only a cache held is
+	// lost. Without it what a cache of the medium still holds of the last that
+	// was written counts as kept.
 	Replug func(ctx context.Context) (Medium, error)
 
 	// Progress, when set, is called now and then, always from the goroutine
