@@ -174,7 +174,7 @@ func (p *dirParser) parse() {
 		}
 		if s[0] == 0xe5 || s[11] != attrLongName && (s[11]&attrVolume != 0 || isFree(s)) {
 			if p.root && !isFree(s) && s[11]&attrVolume != 0 && p.out.label == "" && p.ended == 0 {
-				p.out.label = trimName(s[:11])
+				p.out.label = trimName(unescape(s[:11]))
 			}
 			continue
 		}
@@ -335,10 +335,7 @@ func (p *dirParser) finish() {
 
 // shortName is how Linux and Windows show an 8.3 name: code page 437, the case bits of Windows NT applied.
 func shortName(s []byte) string {
-	b := slices.Clone(s[:11])
-	if b[0] == 0x05 { // 0xe5, which would mean deleted
-		b[0] = 0xe5
-	}
+	b := unescape(s[:11])
 	base, ext := trimName(b[:8]), trimName(b[8:])
 	if s[12]&0x08 != 0 {
 		base = strings.Map(unicode.ToLower, base)
@@ -350,6 +347,15 @@ func shortName(s []byte) string {
 		return base
 	}
 	return base + "." + ext
+}
+
+// unescape puts back a first byte of 0xe5, which would mean a deleted entry and is stored as 5 (section 6.1).
+func unescape(name []byte) []byte {
+	b := slices.Clone(name)
+	if b[0] == 0x05 {
+		b[0] = 0xe5
+	}
+	return b
 }
 
 // trimName decodes code page 437 up to a NUL and drops the spaces at the end.

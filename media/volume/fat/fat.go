@@ -1,6 +1,6 @@
 // Package fat reads FAT12, FAT16 and FAT32 volumes without a kernel, as an fs.FS. It shows the tree that Linux' vfat shows with utf8 names, and refuses where Linux would show damage as data.
 //
-// The reader of github.com/diskfs/go-diskfs v1.9.4 was tried for this and doesn't hold. Of 900 small volumes with one to five bytes changed, 8 made it panic and 5 made it allocate more than 2 GB, since it reads the whole FAT by a 32-bit size from the medium. On the corpus it read a circular chain, a chain that runs into free clusters, and one that runs into another file without an error, as wrong bytes; and it gives up a volume whose two FATs differ in one bit.
+// The reader of github.com/diskfs/go-diskfs v1.9.4 was tried for this and doesn't hold. A chain that loops makes it run without end, in a file as in a directory; a chain that is shorter than its file makes it panic; a chain that runs into another file is read as this one's bytes without an error. Of 900 small volumes with one to five bytes changed, 8 made it panic and 5 made it allocate more than 2 GB, since it reads the whole FAT by a 32-bit size from the medium. And it gives up a FAT32 volume whose two FATs differ in one bit, which Linux reads.
 //
 // Sections cited are those of Microsoft's FAT: General Overview of On-Disk Format, version 1.03.
 package fat
@@ -206,7 +206,7 @@ func (f *FS) checkCopies(boot []byte) error {
 	if flag&1 != 0 {
 		f.list.Add("dirty", -1, "", "the volume wasn't unmounted when it was used last")
 	}
-	if at := map[bool]int{true: 90, false: 62}[f.kind == 32]; !harmlessCode(boot[at:510]) {
+	if at := map[bool]int{true: 90, false: 62}[f.kind == 32]; !harmlessCode(boot[at:440]) {
 		f.list.Add("boot-code", int64(at), "", "the boot sector has code that a BIOS would run, of a loader that isn't known")
 	}
 	if boot[16] >= 2 {
@@ -258,7 +258,7 @@ func firstDifference(a, b []byte) int {
 	return -1
 }
 
-// harmlessCode knows an empty boot sector and the one of mkfs.fat, which prints a message and waits.
+// harmlessCode knows an empty code area, up to where an MBR has its table, and the one of mkfs.fat, which prints a message and waits.
 func harmlessCode(b []byte) bool {
 	if len(bytes.Trim(b, "\x00")) == 0 {
 		return true
