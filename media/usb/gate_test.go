@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -377,7 +376,11 @@ func TestNoAnswer(t *testing.T) {
 			g.patience = time.Hour
 			cancel(stopped)
 		}
+		begin := time.Now()
 		s, err := g.Admit(ctx, "1-1")
+		if took := time.Since(begin); took > 5*time.Second {
+			t.Errorf("it took %v to give it up", took)
+		}
 		switch {
 		case s != nil || err == nil:
 			t.Errorf("%v, %v", s, err)
@@ -397,45 +400,61 @@ func TestNoAnswer(t *testing.T) {
 	}
 }
 
-// TestEight: eight devices at once, each with its own verdict.
+// TestEight: eight devices at once, each with its own verdict; two that are silent keep nobody waiting.
 func TestEight(t *testing.T) {
 	k := newFakeKernel(t)
 	g := k.gate("allow stick")
-	want := make(map[string]string)
-	for i, d := range []struct {
+	g.patience, g.grace = time.Hour, time.Millisecond
+	stuck := make(chan struct{})
+	silent, stopped := make(chan error, 2), errors.New("stopped")
+	ctx, stop := context.WithCancelCause(t.Context())
+	var others sync.WaitGroup
+	for i, test := range []struct {
 		device *fakeDevice
 		code   string
 	}{
+		{&fakeDevice{sample: "stick", silent: true}, ""},
+		{&fakeDevice{sample: "stick", units: []string{"0"}, stuck: stuck}, ""},
 		{&fakeDevice{sample: "stick", units: []string{"0"}}, ""},
 		{&fakeDevice{sample: "stick and keyboard", units: []string{"0"}}, CodeMixed},
 		{&fakeDevice{sample: "stick", units: []string{"0", "5"}}, CodeUnits},
-		{&fakeDevice{sample: "stick", silent: true}, CodeNoUnit},
-		{&fakeDevice{sample: "stick", units: []string{"0"}, stuck: make(chan struct{})}, CodeNoAnswer},
 		{&fakeDevice{sample: "uas stick", units: []string{"0"}}, ""},
 		{&fakeDevice{sample: "telephone"}, CodeClass},
 		{&fakeDevice{sample: "stick", units: []string{"5"}}, CodeUnitType},
 	} {
 		name := fmt.Sprintf("1-%d", i+1)
-		k.plug(name, d.device)
-		want[name] = d.code
-		if d.device.stuck != nil {
-			defer close(d.device.stuck)
+		k.plug(name, test.device)
+		if test.device.silent || test.device.stuck != nil {
+			go func() {
+				_, err := g.Admit(ctx, name)
+				silent <- err
+			}()
+			continue
 		}
-	}
-	g.patience, g.grace = 3*time.Second, time.Second
-	var wait sync.WaitGroup
-	for name, code := range want {
-		wait.Go(func() {
+		others.Go(func() {
 			s, err := k.admit(g, name)
-			if codeOf(err) != code || (s != nil) != (code == "") {
-				t.Errorf("%s: %v, %v; want %q", name, s, err, code)
+			if codeOf(err) != test.code || (s != nil) != (test.code == "") {
+				t.Errorf("%s: %v, %v; want %q", name, s, err, test.code)
 			}
-			if s != nil && (s.Attached.Name != name || !strings.HasPrefix(s.face, path.Base(name)+":")) {
+			if s != nil && (s.Attached.Name != name || !strings.HasPrefix(s.face, name+":")) {
 				t.Errorf("%s: got %s", name, s)
 			}
 		})
 	}
-	wait.Wait()
+	others.Wait()
+	if len(silent) != 0 {
+		t.Errorf("a silent device has its verdict: %v", <-silent)
+	}
+	stop(stopped)
+	for range 2 {
+		if err := <-silent; !errors.Is(err, stopped) {
+			t.Errorf("%v, want the cause", err)
+		}
+	}
+	close(stuck)
+	for k.count(k.devices["1-2"].dir+"/authorized 0") < 2 { // until it is out
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // TestCheck: a session is over when its device isn't what it was.
