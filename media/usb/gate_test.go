@@ -452,8 +452,10 @@ func TestEight(t *testing.T) {
 		}
 	}
 	close(stuck)
-	for k.count(k.devices["1-2"].dir+"/authorized 0") < 2 { // until it is out
-		time.Sleep(time.Millisecond)
+	for _, name := range []string{"1-1", "1-2"} { // until they are out, too
+		for k.count(k.devices[name].dir+"/authorized 0") < 2 {
+			time.Sleep(time.Millisecond)
+		}
 	}
 }
 
