@@ -40,7 +40,8 @@ func newConn(ctx context.Context, s *Server, nc net.Conn) *conn {
 	return c
 }
 
-// serve is the connection's life. It returns nil when QEMU ended it between two packets.
+// serve is the connection's life. It returns nil when QEMU ended it between two packets, or when nothing could be sent
+// to it any more.
 func (c *conn) serve() error {
 	defer c.wg.Wait()
 	defer c.cancel()
@@ -54,7 +55,7 @@ func (c *conn) serve() error {
 	defer c.server.over(c)
 	for {
 		p, err := readPacket(c.net, true)
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
 			return nil
 		}
 		if err == nil {

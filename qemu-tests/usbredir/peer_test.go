@@ -460,6 +460,25 @@ func TestCancel(t *testing.T) {
 	p.ready(0)
 }
 
+// TestTables gets the tables of a new configuration before it hears that it is set: QEMU's host adapter uses the
+// endpoints at once.
+func TestTables(t *testing.T) {
+	p, _, _ := connected(t, "configuration\ninterface keyboard\nalternate 0 mouse")
+	p.kept = nil
+	for _, request := range []packet{
+		{typ: typeSetConfiguration, id: 50, head: []byte{2}}, {typ: typeSetAltSetting, id: 51, head: []byte{0, 1}},
+	} {
+		p.write(request.encode(true))
+		info, ep, status := p.read(16), p.read(16), p.read(16)
+		if info.typ != typeInterfaceInfo || ep.typ != typeEPInfo || status.id != request.id {
+			t.Fatalf("packets %d, %d, %d", info.typ, ep.typ, status.typ)
+		}
+		if protocol := byte(request.id - 49); info.head[36] != 3 || info.head[100] != protocol || int(ep.head[17])+int(ep.head[18]) != 3+255 {
+			t.Errorf("class %d, protocol %d, endpoints %v", info.head[36], info.head[100], ep.head[16:20])
+		}
+	}
+}
+
 // TestRefused is what this server doesn't do: isochronous endpoints and streams.
 func TestRefused(t *testing.T) {
 	p, _, _ := connected(t, "")

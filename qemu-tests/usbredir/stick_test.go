@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -376,20 +377,17 @@ func TestFaults(t *testing.T) {
 					length = 512
 				}
 				p.bulk(1, cbw(5, uint32(length), command.name == "read", 0, command.cdb), 0)
-				var id uint64
+				endpoint, want := byte(0x81), ErrStall
 				if command.out != nil {
-					id = p.startBulk(1, command.out, 0)
-				} else {
-					id = p.startBulk(0x81, nil, max(length, 13))
+					endpoint = 1
 				}
-				want := byte(statusStall)
 				if action == "silent" {
-					want = statusCancelled
-					cancel := packet{typ: typeCancelDataPacket, id: id}
-					p.write(cancel.encode(true))
+					want = context.DeadlineExceeded
 				}
-				if status, _ := p.endBulk(id); status != want {
-					t.Errorf("status %d, want %d", status, want)
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+				defer cancel()
+				if in, err := stick.Bulk(ctx, endpoint, command.out, max(length, 13)); !errors.Is(err, want) {
+					t.Errorf("%d bytes, %v, want %v", len(in), err, want)
 				}
 				p.clear(0x81)
 				p.send(typeReset, nil, nil)
@@ -502,4 +500,56 @@ func TestStandard(t *testing.T) {
 	if active := stick.Active(); len(active) != 1 || active[0].Class != 3 {
 		t.Errorf("active in the second configuration: %+v", active)
 	}
+}
+
+// FuzzCommand sends any command wrapper, and then does what a host does that believes in it: no more data comes than
+// was asked for, and in the end either a status wrapper or a stall.
+func FuzzCommand(f *testing.F) {
+	for _, cdb := range [][]byte{{0x12, 0, 0, 0, 36, 0}, {0x12, 1, 0x83, 0, 255, 0}, cdb10(0x28, 3, 9), cdb10(0x2A, 3, 9), {0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0}, {0x1A, 0, 0x3F, 0, 192, 0}} {
+		f.Add(cbw(1, 4608, cdb[0] != 0x2A, 0, cdb), uint16(4608))
+	}
+	f.Fuzz(func(t *testing.T, wrapper []byte, piece uint16) {
+		stick, err := Parse(strings.NewReader("lun disk 1M\nfake chain 4M wrap 2M\nlun cd 20K\nlun disk none\nread lba 20 sense 3/11/00"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stick.Plugged()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range 2 { // the first command hears of the new medium
+			if _, err := stick.Bulk(ctx, 1, wrapper, len(wrapper)); err != nil {
+				return
+			}
+			length := binary.LittleEndian.Uint32(wrapper[8:])
+			in, total := wrapper[12]&0x80 != 0, 0
+			for range 64 {
+				if !in && total < int(length) {
+					n := min(int(piece)+1, int(length)-total)
+					if _, err := stick.Bulk(ctx, 1, make([]byte, n), n); err != nil {
+						break
+					}
+					total += n
+					continue
+				}
+				b, err := stick.Bulk(ctx, 0x81, nil, int(piece)+13)
+				if err != nil || len(b) == 13 && string(b[:4]) == "USBS" {
+					break
+				}
+				if total += len(b); total > int(length) || len(b) > int(piece)+13 {
+					t.Fatalf("%d bytes, the last %d of them for %d, of a command of %d", total, len(b), piece, length)
+				}
+			}
+			if c := stick.Counts(); c.Written > 2*int64(length)/512 {
+				t.Fatalf("%d blocks written of %d bytes", c.Written, length)
+			}
+			stick.clearAll()
+		}
+	})
+}
+
+// clearAll is the reset recovery.
+func (s *Stick) clearAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.restart()
 }
