@@ -208,7 +208,7 @@ func TestRefuse(t *testing.T) {
 	} {
 		for _, early := range []bool{false, true} {
 			device := test.device
-			if early && (device.onAuthorize != nil || device.onScan != nil || device.noDriver || device.refuses != nil || device.missingFace || device.descriptors != nil || device.driver != "") {
+			if early && (device.onAuthorize != nil || device.onScan != nil || device.silent || device.noDriver || device.refuses != nil || device.missingFace || device.descriptors != nil || device.driver != "") {
 				continue // these need another beginning
 			}
 			device.early = early
@@ -217,7 +217,7 @@ func TestRefuse(t *testing.T) {
 			g := k.gate("allow stick", "allow keyboard port 1-2")
 			g.patience = 5 * time.Second
 			if device.silent {
-				g.patience = 400 * time.Millisecond
+				g.patience = 2 * time.Second
 			}
 			s, err := k.admit(g, "1-1")
 			if s != nil || codeOf(err) != test.code || !strings.Contains(err.Error(), test.want) {
