@@ -67,7 +67,8 @@ var errFaults = errors.New("too many blocks failed")
 // random order. Then, from byte 0 on, as much as lies between any two of them
 // at most: where addresses begin again from 0 at some size, power of two or
 // not, the first sample behind that size is overwritten by this. It is followed
-// by Flush, for caches. Then the samples are read in another random order.
+// by Flush, for caches. That is less than a 512th of the medium and Flush, and
+// never more than half of it. Then the samples are read in another random order.
 //
 // A medium that gives real blocks to addresses as they are written, first
 // come, first served, passes as long as it has any left: only a strict test
