@@ -82,7 +82,7 @@ func (t *Table) readMBR(mbr []byte, entries []mbrEntry) error {
 				t.find("odd-flag", off, "more than one partition is active")
 			}
 		}
-		t.checkCHS(e, i+1, off)
+		t.checkCHS(e, i+1, 0, off)
 		if !e.extended() {
 			t.add(e, i+1, 0, off)
 			continue
@@ -165,7 +165,7 @@ func (t *Table) readLogical(ext mbrEntry) error {
 				t.find("ebr-entries", where, "entry %d of an extended boot record is in use, where there are two at most", i+1)
 				fallthrough
 			default:
-				t.checkCHS(e, logical(), where)
+				t.checkCHS(e, logical(), uint64(at), where)
 				if s := at + int64(e.start); s < base || s+int64(e.count) > end {
 					t.find("past-end", where, "logical partition %d reaches out of its extended partition", logical())
 				}
@@ -182,8 +182,8 @@ func (t *Table) readLogical(ext mbrEntry) error {
 	}
 }
 
-// checkCHS compares the old address of an entry's ends with the blocks. Beyond cylinder 1023 writers put one of several highest values.
-func (t *Table) checkCHS(e mbrEntry, index int, off int64) {
+// checkCHS compares the old address of an entry's ends with the blocks. Of a logical partition it is from the medium's start, or with some writers from the extended boot record at block base.
+func (t *Table) checkCHS(e mbrEntry, index int, base uint64, off int64) {
 	if e.count == 0 {
 		return
 	}
@@ -191,8 +191,8 @@ func (t *Table) checkCHS(e mbrEntry, index int, off int64) {
 		chs [3]byte
 		lba uint64
 	}{{e.first, uint64(e.start)}, {e.last, uint64(e.start) + uint64(e.count) - 1}} {
-		if !plausibleCHS(end.chs, end.lba) {
-			t.find("odd-geometry", off, "the cylinder, head and sector of partition %d are %x, which isn't block %d in any usual geometry", index, end.chs, end.lba)
+		if !plausibleCHS(end.chs, base+end.lba) && !plausibleCHS(end.chs, end.lba) {
+			t.find("odd-geometry", off, "the cylinder, head and sector of partition %d are %x, which isn't block %d in any usual geometry", index, end.chs, base+end.lba)
 			return
 		}
 	}
@@ -206,7 +206,7 @@ func plausibleCHS(chs [3]byte, lba uint64) bool {
 	}
 	c, h, s := uint64(chs[1]&0xc0)<<2|uint64(chs[2]), uint64(chs[0]), uint64(chs[1]&0x3f)
 	return slices.ContainsFunc(geometries, func(g struct{ heads, sectors uint64 }) bool {
-		if lba/(g.heads*g.sectors) > 1023 {
+		if lba/(g.heads*g.sectors) > 1023 { // writers put one of several highest values
 			return c == 1023
 		}
 		return (c*g.heads+h)*g.sectors+s-1 == lba

@@ -1,6 +1,6 @@
 // Package part reads the partition table of a medium: MBR with logical partitions, and GPT with both copies. It says what the table holds and what looks wrong, hidden or left over; it decides nothing.
 //
-// The tables of github.com/diskfs/go-diskfs v1.9.4 were tried for this and don't serve for hostile media. A GPT header whose CRC is right makes it allocate entry size × count bytes, two 32-bit numbers of the medium, before anything is compared. Its MBR reader knows no logical partitions, takes the boot sector of a FAT volume for a partition table, and neither of the two tells of gaps, overlaps, ends behind the medium or copies that differ: it reads the second copy of a GPT only when the first is bad.
+// The tables of github.com/diskfs/go-diskfs v1.9.4 were tried for this and don't serve for hostile media. A GPT header with a good CRC makes it allocate entry size × count bytes, two 32-bit numbers of the medium: 4 GB with 2^20 entries of 4,096 bytes, and a panic with more. Its MBR reader knows no logical partitions and takes the boot sector of a FAT volume for a partition table. Neither tells of gaps, overlaps, ends behind the medium or copies that differ: the second copy of a GPT is read only when the first is bad.
 package part
 
 import (
