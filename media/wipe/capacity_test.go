@@ -94,7 +94,8 @@ func TestQuick(t *testing.T) {
 		{512 * MB, 500 * MB, 0, 64 << 10},
 		{4 * GB, 2*GB + 512*12345, 0, 1 << 20},
 	}
-	if os.Getenv("SALLYPORT_BIG") == "1" {
+	big := os.Getenv("SALLYPORT_BIG") == "1"
+	if big {
 		sizes = append(sizes, sizes[0], sizes[0], sizes[0])
 		n := len(sizes)
 		sizes[n-3].cache, sizes[n-3].flush = 8<<20, 0
@@ -106,6 +107,9 @@ func TestQuick(t *testing.T) {
 	for _, size := range sizes {
 		for i, f := range fakes {
 			block := []int{512, 4096}[i%2]
+			if size.claim == 64*GB && !big && (i == 1 || f.kind == Last) {
+				continue // it takes memory, and the small ones have it
+			}
 			size.claim, size.real = size.claim/4096*4096, size.real/int64(block)*int64(block)
 			d := fakeDisk(t, f.fake, size.claim, size.real, size.cache, block)
 			v, err := Test(t.Context(), d, TestOptions{Key: key(byte(i)), Flush: size.flush})
@@ -166,7 +170,7 @@ func TestQuickGenuine(t *testing.T) {
 		block int
 		cache int64
 	}{
-		{64_000_000_000 / 4096 * 4096, 512, 0},
+		{32_000_000_000 / 4096 * 4096, 512, 0},
 		{8 << 30, 4096, 8 << 20},
 		{16 * 512, 512, 0},
 		{1 << 20, 4096, 1 << 16},
