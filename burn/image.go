@@ -49,7 +49,9 @@ const (
 )
 
 // stream reads a source from front to back in a goroutine, ahead of who uses
-// it. Its memory is that of ahead+2 chunks.
+// it. Its memory is that of ahead+2 chunks. The source fills a chunk, and the
+// drive's transport gets pieces of it: bytes are not copied in between. A
+// chunk's capacity is of whole packets, so that its end can be padded in place.
 type stream struct {
 	chunks chan []byte
 	free   chan []byte
@@ -109,7 +111,7 @@ func (s *stream) run(src io.ReaderAt, size int64) {
 			return
 		}
 		if b == nil {
-			b = make([]byte, min(chunkLen, size))
+			b = make([]byte, min(chunkLen, whole(size, packet*BlockSize)))
 		}
 		b = b[:min(int64(cap(b)), size-off)]
 		n, err := src.ReadAt(b, off)
@@ -131,6 +133,9 @@ func (s *stream) run(src io.ReaderAt, size int64) {
 		}
 	}
 }
+
+// whole returns n rounded up to a multiple of unit.
+func whole[T int | int64](n, unit T) T { return (n + unit - 1) / unit * unit }
 
 // next returns the next chunk, which goes back with recycle; io.EOF at the end.
 func (s *stream) next(ctx context.Context) ([]byte, error) {

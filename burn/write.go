@@ -75,15 +75,12 @@ func imageError(ctx context.Context, err error) error {
 	return &ImageError{fmt.Errorf("reading the image: %w", err)}
 }
 
-// padded extends the image's last packet to whole ECC blocks.
+// padded extends the image's last packet to whole ECC blocks, where it is: the
+// chunk that data ends has room for that.
 func (b *burner) padded(data []byte) []byte {
-	unit := int(b.medium.ecc) * BlockSize
-	if len(data)%unit == 0 {
-		return data
-	}
-	whole := make([]byte, (len(data)/unit+1)*unit)
-	copy(whole, data)
-	return whole
+	n := whole(len(data), int(b.medium.ecc)*BlockSize)
+	clear(data[len(data):n])
+	return data[:n]
 }
 
 // writePacket writes data at b.lba, sending it again as often as the drive
