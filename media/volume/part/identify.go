@@ -51,10 +51,11 @@ var magics = []magic{
 	{"LVM", 1024, "LABELONE"},
 	{"LVM", 1536, "LABELONE"},
 	{"VMFS", 2 << 20, "\x5e\xf1\xab\x2f"},
+	{"BSD disk label", 512, "\x57\x45\x56\x82"},
 	{"Linux RAID", -8192, "\xfc\x4e\x2b\xa9"}, // metadata 1.0
 }
 
-// Identify says by its signature what a partition, or a medium without partitions, of size bytes holds: "FAT32", "exFAT", "ext4", "NTFS", "LUKS" and so on, "" for nothing that is known. It reads at most 40 small places. A name is no promise that the file system can be read.
+// Identify says by its signature what a partition, or a medium without partitions, of size bytes holds: "FAT32", "exFAT", "ext4", "NTFS", "LUKS" and so on, "" for nothing that is known. It reads at most 70 small places. A name is no promise that the file system can be read.
 func Identify(r io.ReaderAt, size int64) (string, error) {
 	look := func(off int64, n int) ([]byte, error) {
 		if off < 0 {
@@ -141,28 +142,33 @@ func fatName(b []byte) string {
 	return "FAT12"
 }
 
-// descriptors looks through the volume recognition sequence (ECMA-167, part 2; ECMA-119, section 6.7): UDF beside ISO 9660 counts as UDF.
+// descriptors looks through the volume recognition sequence (ECMA-167, part 2; ECMA-119, section 6.7): UDF beside ISO 9660 counts as UDF. The descriptors are a block of the medium apart, and 2,048 bytes at least.
 func descriptors(look func(int64, int) ([]byte, error)) (string, error) {
-	found := ""
-	for i := range int64(16) {
-		b, err := look(32768+2048*i, 6)
-		if err != nil {
-			return "", err
+	for stride := int64(2048); stride <= 32768; stride *= 2 {
+		found := ""
+		for i, more := int64(0), true; i < 16 && more; i++ {
+			b, err := look(32768+stride*i, 6)
+			if err != nil {
+				return "", err
+			}
+			if b == nil {
+				break
+			}
+			switch string(b[1:]) {
+			case "NSR02", "NSR03":
+				return "UDF", nil
+			case "CD001":
+				found = "ISO 9660"
+			case "BEA01", "TEA01", "BOOT2":
+			default:
+				more = false
+			}
 		}
-		if b == nil {
-			break
-		}
-		switch string(b[1:]) {
-		case "NSR02", "NSR03":
-			return "UDF", nil
-		case "CD001":
-			found = "ISO 9660"
-		case "BEA01", "TEA01", "BOOT2":
-		default:
+		if found != "" {
 			return found, nil
 		}
 	}
-	return found, nil
+	return "", nil
 }
 
 // foreign looks for partition tables of other systems and for signatures that say that the whole medium is something else.
