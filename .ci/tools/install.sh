@@ -52,6 +52,10 @@ iscsi-inq   libiscsi-bin
 iscsi-ls    libiscsi-bin
 iscsi-readcapacity16 libiscsi-bin
 fsck.fat    dosfstools
+mkfs.fat    dosfstools
+mcopy       mtools
+mkswap      util-linux
+mkfs.ext4   e2fsprogs
 mkfs.exfat  exfatprogs
 fsck.exfat  exfatprogs
 e2fsck      e2fsprogs

@@ -220,6 +220,43 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// TestGPTReasons wants the first check that a header fails, not one behind it that happens to refuse it too.
+func TestGPTReasons(t *testing.T) {
+	le := binary.LittleEndian
+	for _, c := range []struct {
+		name   string
+		change func(h []byte)
+		why    string
+	}{
+		{"entries too big", func(h []byte) { le.PutUint32(h[84:], 8192) }, "entries are of 8192 bytes"},
+		{"entries too small", func(h []byte) { le.PutUint32(h[84:], 64) }, "entries are of 64 bytes"},
+		{"entries of an odd size", func(h []byte) { le.PutUint32(h[84:], 130) }, "entries are of 130 bytes"},
+		{"too many entries", func(h []byte) { le.PutUint32(h[80:], maxEntryBytes/128+1) }, "take more than"},
+		{"entries that reach out of the medium", func(h []byte) { le.PutUint64(h[72:], 8*mib/512-1) }, "lie outside"},
+		{"entries behind the medium", func(h []byte) { le.PutUint64(h[72:], 1<<60) }, "lie outside"},
+		{"entries over the header", func(h []byte) { le.PutUint64(h[72:], 1) }, "lie outside"},
+		{"usable blocks behind the medium", func(h []byte) { le.PutUint64(h[48:], 8*mib/512) }, "usable blocks"},
+		{"a header of another place", func(h []byte) { le.PutUint64(h[24:], 7) }, "at block 7 and not 1"},
+		{"a long header", func(h []byte) { le.PutUint32(h[12:], 513) }, "513 bytes long"},
+		{"a short header", func(h []byte) { le.PutUint32(h[12:], 91) }, "91 bytes long"},
+	} {
+		m := gptImage(8*mib, 512)
+		c.change(m[512:])
+		m.sumHeader(512)
+		table, err := Read(bytes.NewReader(m), int64(len(m)), 512)
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if len(table.Findings) == 0 || table.Findings[0].Code != "gpt-primary" || !strings.Contains(table.Findings[0].Detail, c.why) {
+			t.Errorf("%s: %v, want %q", c.name, table.Findings, c.why)
+		}
+		if len(table.Partitions) != 2 {
+			t.Errorf("%s: the second copy gives %v", c.name, table.Partitions)
+		}
+	}
+}
+
 func TestReadErrors(t *testing.T) {
 	m := plainMBR()
 	if _, err := Read(bytes.NewReader(m), 100, 512); err == nil {
