@@ -122,6 +122,9 @@ func (e *env) passed(v usb.Event) error {
 	case v.Gone:
 	case errors.As(v.Err, &refused):
 		line.Event, line.Code, line.Detail = "out", refused.Code, fmt.Sprintf("%s: %s", refused.Device, refused.Detail)
+		if refused.Err != nil {
+			line.Detail += ": " + refused.Err.Error()
+		}
 	case v.Err != nil:
 		line.Event, line.Detail = "fault", v.Err.Error()
 	default:
