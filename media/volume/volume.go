@@ -51,22 +51,31 @@ func ValidName(name string) bool {
 	return name != "" && name != "." && name != ".." && utf8.ValidString(name) && !strings.ContainsAny(name, "/\x00")
 }
 
-// MaxFindings is how many findings a List keeps. A hostile medium could make one of each of its directory entries.
-const MaxFindings = 10000
+// MaxFindings and MaxFindingBytes are how many findings a List keeps, and how many bytes of paths and details they have. A hostile medium could make one of each of its directory entries, with a path of 100 kB.
+const (
+	MaxFindings     = 10000
+	MaxFindingBytes = 4 << 20
+)
 
-// List gathers findings up to MaxFindings; the last one then says that there are more. The zero value is empty and ready. It isn't safe for concurrent use.
+// List gathers findings up to MaxFindings and MaxFindingBytes; the last one then says that there are more. The zero value is empty and ready. It isn't safe for concurrent use.
 type List struct {
-	all []Finding
+	all   []Finding
+	bytes int
+	full  bool
 }
 
 // Add appends a finding with a formatted detail.
 func (l *List) Add(code string, offset int64, path, format string, args ...any) {
-	switch n := len(l.all); {
-	case n < MaxFindings-1:
-		l.all = append(l.all, Finding{code, offset, path, fmt.Sprintf(format, args...)})
-	case n == MaxFindings-1:
-		l.all = append(l.all, Finding{"more-findings", -1, "", fmt.Sprintf("there are more findings than the %d that are kept", MaxFindings-1)})
+	if l.full {
+		return
 	}
+	f := Finding{code, offset, path, fmt.Sprintf(format, args...)}
+	l.bytes += len(f.Path) + len(f.Detail)
+	if len(l.all) == MaxFindings-1 || l.bytes > MaxFindingBytes {
+		l.full = true
+		f = Finding{"more-findings", -1, "", fmt.Sprintf("there are more findings than the %d that are kept", len(l.all))}
+	}
+	l.all = append(l.all, f)
 }
 
 // All returns a copy of the findings, in the order in which they were added.

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 )
 
@@ -59,5 +60,17 @@ func TestListBound(t *testing.T) {
 	all[0].Code = "changed"
 	if l.All()[0].Code != "bad-name" {
 		t.Error("All returned its own memory")
+	}
+}
+
+func TestListBytes(t *testing.T) {
+	var l List
+	path := strings.Repeat("a", 100_000)
+	for range MaxFindings {
+		l.Add("bad-name", 0, path, "it is long")
+	}
+	all := l.All()
+	if len(all) != MaxFindingBytes/100_010+1 || all[len(all)-1].Code != "more-findings" || all[len(all)-1].Path != "" {
+		t.Errorf("%d findings, the last one is %q", len(all), all[len(all)-1].Code)
 	}
 }
