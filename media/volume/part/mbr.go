@@ -121,13 +121,14 @@ func (t *Table) readLogical(ext mbrEntry) error {
 		}
 		return n + 1
 	}
-	for at := base; ; {
+	links := 0
+	for at := base; ; links++ {
 		off := at * int64(t.Block)
 		switch {
 		case seen[at]:
 			t.find("ebr-loop", off, "the chain of extended boot records leads back to one that it came from")
 			return nil
-		case len(seen) >= maxLogical:
+		case links >= maxLogical:
 			t.find("ebr-loop", off, "the chain of extended boot records has more than %d links", maxLogical)
 			return nil
 		case at == 0 || off > t.Size-int64(t.Block):
