@@ -23,14 +23,12 @@ type disk struct {
 	fail      func(op string, off int64, n int) error // asked before each call
 	after     func(op string, off int64, p []byte)    // sees what was read
 
-	mu                     sync.Mutex
-	busy                   bool
-	written, read          int64 // bytes
-	writes, reads, syncs   int
-	order                  []int64 // of reads
-	errored                int
-	gone                   error
-	pauseWrites, readPause time.Duration
+	mu                   sync.Mutex
+	busy                 bool
+	written, read        int64 // bytes
+	writes, reads, syncs int
+	order                []int64 // of reads
+	gone                 error
 }
 
 func newDisk(t testing.TB, m usbredir.Medium, block int) *disk {
