@@ -112,7 +112,7 @@ func (d *redirected) plug(t *testing.T) string {
 // find waits for a USB device with a serial number.
 func (d *redirected) find(t *testing.T, serial string) string {
 	t.Helper()
-	return strings.TrimSpace(d.m.Script(t, `for i in $(seq 150); do
+	return strings.TrimSpace(d.m.Script(t, `for i in $(seq 600); do
 		for f in $(grep -lx '`+serial+`' /sys/bus/usb/devices/*/serial); do f=${f%/serial}; echo ${f##*/}; exit; done
 		sleep 0.1; done; lsusb -t >&2; exit 1`))
 }
@@ -120,7 +120,7 @@ func (d *redirected) find(t *testing.T, serial string) string {
 // disks waits for n block devices behind a USB device and returns their names.
 func (d *redirected) disks(t *testing.T, usb string, n int) []string {
 	t.Helper()
-	return strings.Fields(d.m.Script(t, fmt.Sprintf(`for i in $(seq 150); do
+	return strings.Fields(d.m.Script(t, fmt.Sprintf(`for i in $(seq 600); do
 		found=$(ls -d /sys/bus/usb/devices/%s/%[1]s:*/host*/target*/*/block/* 2>/dev/null || true)
 		[ "$(wc -w <<<"$found")" = %d ] && { for f in $found; do echo /dev/${f##*/}; done; exit; }
 		sleep 0.1; done; ls -R /sys/bus/usb/devices/%[1]s/ >&2; dmesg | tail -20 >&2; exit 1`, usb, n)))
@@ -139,14 +139,14 @@ func (d *redirected) unplug(t *testing.T, usb string) {
 
 func (d *redirected) absent(t *testing.T, usb string) {
 	t.Helper()
-	d.m.Script(t, `for i in $(seq 150); do [ -e /sys/bus/usb/devices/`+usb+` ] || exit 0; sleep 0.1; done; exit 1`)
+	d.m.Script(t, `for i in $(seq 600); do [ -e /sys/bus/usb/devices/`+usb+` ] || exit 0; sleep 0.1; done; exit 1`)
 }
 
 // classes waits until a USB device has so many interfaces in the guest, and returns their classes in order.
 func (d *redirected) classes(t *testing.T, usb string, n int) string {
 	t.Helper()
 	return strings.Join(strings.Fields(d.m.Script(t, fmt.Sprintf(`cd /sys/bus/usb/devices
-		for i in $(seq 150); do [ "$(ls -d %s:* 2>/dev/null | wc -l)" = %d ] && break; sleep 0.1; done
+		for i in $(seq 600); do [ "$(ls -d %s:* 2>/dev/null | wc -l)" = %d ] && break; sleep 0.1; done
 		for f in %[1]s:*; do echo $(<$f/bInterfaceClass):$(<$f/bInterfaceSubClass):$(<$f/bInterfaceProtocol); done`, usb, n))), " ")
 }
 
