@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -132,6 +133,49 @@ func TestGate(t *testing.T) {
 			if c := d.Counts(); want != "" && (c.Read > 0 || c.Keys > 0) {
 				t.Errorf("%s: %+v", name, c)
 			}
+		}
+	})
+
+	t.Run("scanned", func(t *testing.T) { // F1, F9: read through sg, in a process without rights
+		image := filepath.Join(t.TempDir(), "fat")
+		for _, argv := range [][]string{
+			{"mkfs.fat", "-C", image, "8192"}, {"mcopy", "-i", image, image + ".txt", "::AUTORUN.INF"}, {"mcopy", "-i", image, image + ".txt", "::Long name.txt"},
+		} {
+			if err := os.WriteFile(image+".txt", []byte("open=it"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %v\n%s", argv, err, out)
+			}
+		}
+		data, err := os.ReadFile(image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := redirect(t, m, "serial scanned\nlun disk 8M")
+		if _, err := d.LUNs[0].Medium.WriteAt(data, 0); err != nil {
+			t.Fatal(err)
+		}
+		v := g.verdict(t, d.plug(t))
+		r := m.Run(t, Command{Script: "sallyport scan " + v.Generic + " --json"})
+		var said struct {
+			Refusal struct{ Code string }
+			Medium  struct {
+				Size    int64
+				Volumes []struct{ Holds string }
+			}
+			Files       []struct{ Files int }
+			Confined_by []string
+		}
+		if err := json.Unmarshal([]byte(r.Stdout), &said); err != nil {
+			t.Fatalf("%+v: %v", r, err)
+		}
+		if r.Code != 1 || said.Refusal.Code != "autorun" || said.Medium.Size != 8<<20 || len(said.Medium.Volumes) != 1 || said.Medium.Volumes[0].Holds != "FAT12" ||
+			len(said.Files) != 1 || said.Files[0].Files != 2 || !slices.Equal(said.Confined_by, []string{"namespaces", "empty root", "landlock", "seccomp"}) {
+			t.Errorf("exit status %d: %s", r.Code, r.Stdout)
+		}
+		if c := d.Counts(); c.Written != 0 {
+			t.Errorf("%d blocks were written", c.Written)
 		}
 	})
 

@@ -71,7 +71,8 @@ func (r runner) goTest(ctx context.Context, dir string, n named, overlay string)
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, n.pkg)...)
 	cmd.Dir = r.root
-	cmd.Env = append(os.Environ(), "TMPDIR="+scratch)
+	// Tests that build sallyport for a guest take the overlay from there.
+	cmd.Env = append(os.Environ(), "TMPDIR="+scratch, "SALLYPORT_OVERLAY="+overlay)
 	// The go command leads a process group, so that its end is that of the test program and what this started.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

@@ -2,13 +2,14 @@ package main
 
 import (
 	"io"
+	"os"
 
 	"sallyport/bundle"
 	"sallyport/scan"
 )
 
 type scanCmd struct {
-	Source    string `arg:"" help:"The directory to look at." type:"path"`
+	Source    string `arg:"" help:"The directory, image file or device to look at." type:"path"`
 	CaseClash bool   `help:"Let names pass that differ only in case."`
 }
 
@@ -17,7 +18,11 @@ func (c *scanCmd) Help() string {
 you may not read (unreadable). Nothing is changed. prepare makes the same check; --leave-out there leaves out what this
 lists, except what may not be read: there it stops.
 
-Example: sallyport scan sources`
+Of an image file or a device, a stick as /dev/sda or /dev/sg1: partitions, what lies beside them, and the files of FAT
+file systems, all read in a process without rights and without the kernel's drivers. Nothing is mounted or written.
+
+Examples: sallyport scan sources
+          sallyport scan /dev/sg1`
 }
 
 type scanResult struct {
@@ -27,6 +32,13 @@ type scanResult struct {
 func (r *scanResult) text(w io.Writer) { _ = r.Report.WriteText(w) }
 
 func (c *scanCmd) run(e *env) (result, error) {
+	if info, err := os.Stat(c.Source); err == nil && !info.IsDir() {
+		r, err := e.examineMedium(c.Source, scan.Limits{AllowCaseClash: c.CaseClash})
+		if err != nil {
+			return nil, err
+		}
+		return r, about(c.Source, r.err())
+	}
 	if err := checkDir(c.Source); err != nil {
 		return nil, err
 	}
