@@ -17,8 +17,8 @@ import (
 
 // commandLimit is how long a command may take that sets no limit, and slack what the guest may take to say that one is over.
 const (
-	commandLimit = 2 * time.Minute
-	slack        = 30 * time.Second
+	commandLimit = 4 * time.Minute
+	slack        = time.Minute
 	maxOutput    = 16 << 20 // bytes that a Result holds
 )
 
@@ -32,7 +32,7 @@ type Command struct {
 	Stdout    io.Writer     // takes the output instead of the Result, which holds 16 MiB
 	Env       []string      // beside PATH, HOME and LC_ALL=C.UTF-8
 	Dir       string        // /tmp if empty
-	Limit     time.Duration // 2 minutes if 0; then it is killed, with all it started
+	Limit     time.Duration // 4 minutes if 0; then it is killed, with all it started
 	Initramfs bool          // run in u-root's world and not in the host's
 }
 

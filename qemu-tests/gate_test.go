@@ -42,7 +42,7 @@ func openGate(t *testing.T, m *Machine, policy string) *gate {
 			t.Logf("the gate said\n%s", m.Script(t, "cat "+g.out))
 		}
 	})
-	m.Script(t, "for i in $(seq 200); do [ \"$(cat /sys/bus/scsi/drivers_autoprobe)\" = 0 ] && [ \"$(cat /sys/module/usbcore/parameters/authorized_default)\" = 0 ] && exit; sleep 0.1; done; cat "+g.out+" >&2; exit 1")
+	m.Script(t, "for i in $(seq 900); do [ \"$(cat /sys/bus/scsi/drivers_autoprobe)\" = 0 ] && [ \"$(cat /sys/module/usbcore/parameters/authorized_default)\" = 0 ] && exit; sleep 0.1; done; cat "+g.out+" >&2; exit 1")
 	return g
 }
 
@@ -50,7 +50,7 @@ func openGate(t *testing.T, m *Machine, policy string) *gate {
 func (g *gate) next(t *testing.T, usb string) gateEvent {
 	t.Helper()
 	g.told[usb]++
-	text := g.m.Script(t, fmt.Sprintf(`for i in $(seq 900); do line=$(grep -F '"name":"%s"' %s | sed -n '%dp' || true); [ -n "$line" ] && { printf '%%s\n' "$line"; exit; }; sleep 0.1; done; cat %[2]s >&2; exit 1`, usb, g.out, g.told[usb]))
+	text := g.m.Script(t, fmt.Sprintf(`for i in $(seq 2000); do line=$(grep -F '"name":"%s"' %s | sed -n '%dp' || true); [ -n "$line" ] && { printf '%%s\n' "$line"; exit; }; sleep 0.1; done; cat %[2]s >&2; exit 1`, usb, g.out, g.told[usb]))
 	var v gateEvent
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
 		t.Fatalf("the gate said %q: %v", text, err)

@@ -204,12 +204,13 @@ func TestImageBuild(t *testing.T) {
 }
 
 // answers types a command at u-root's shell until it answers: the shell loses what is typed while it sets its terminal up.
+// A slow guest is given more time each time, so that what wasn't lost isn't typed again and again behind it.
 func answers(t *testing.T, m *Machine, command, pattern string) {
 	t.Helper()
 	var err error
-	for range 5 {
+	for limit := 30 * time.Second; limit <= bootLimit; limit *= 2 {
 		m.Type(t, command+"\r")
-		if _, err = m.console.expect(pattern, 40*time.Second); err == nil {
+		if _, err = m.console.expect(pattern, limit); err == nil {
 			return
 		}
 	}

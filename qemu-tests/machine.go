@@ -26,9 +26,9 @@ import (
 const (
 	qemu = "qemu-system-x86_64"
 
-	launchLimit = time.Minute
-	bootLimit   = 4 * time.Minute // a guest boots in 15 s on an idle machine under TCG
-	offLimit    = 20 * time.Second
+	launchLimit = 2 * time.Minute
+	bootLimit   = 5 * time.Minute // a guest boots in 15 s on an idle machine under TCG
+	offLimit    = time.Minute
 )
 
 // defaultModules are loaded in every guest.

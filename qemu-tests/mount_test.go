@@ -180,7 +180,7 @@ func TestMount(t *testing.T) {
 	m.Script(t, "umount /tmp/mnt2") // any other umount is as good
 
 	p := m.Go(t, Command{Argv: []string{"sleep", "1000"}, Dir: "/tmp/mnt/sub"})
-	m.Script(t, `for i in $(seq 100); do grep -qx sleep /proc/[0-9]*/comm && break; sleep 0.1; done`)
+	m.Script(t, `for i in $(seq 900); do grep -qx sleep /proc/[0-9]*/comm && break; sleep 0.1; done`)
 	mountWant(t, m, 3, `^sallyport umount: unmount /tmp/mnt: device or resource busy: process \d+ \(sleep\) still uses it$`, "umount", "/tmp/mnt")
 	p.Kill(t)
 	p.Wait(t)
@@ -204,7 +204,7 @@ func addDisk(t *testing.T, m *Machine, id, file string) string {
 	t.Cleanup(func() {
 		m.QMP(t, "device_del", map[string]any{"id": "dev-" + id})
 	})
-	return strings.TrimSpace(m.Script(t, `for i in $(seq 200); do for s in /sys/block/vd*/serial; do [ -e "$s" ] && [ "$(cat $s)" = `+id+` ] && echo /dev/$(basename $(dirname $s)) && exit; done; sleep 0.1; done; exit 1`))
+	return strings.TrimSpace(m.Script(t, `for i in $(seq 900); do for s in /sys/block/vd*/serial; do [ -e "$s" ] && [ "$(cat $s)" = `+id+` ] && echo /dev/$(basename $(dirname $s)) && exit; done; sleep 0.1; done; exit 1`))
 }
 
 // addDisc plugs a drive with an image into the guest and returns its name there.
@@ -215,7 +215,7 @@ func addDisc(t *testing.T, m *Machine, id, file string) string {
 	m.QMP(t, "device_add", map[string]any{"driver": "scsi-cd", "id": id + "-cd", "drive": id + "-disc", "bus": id + "-hba.0"})
 	// The kernel complains when the adapter goes while its drive does.
 	t.Cleanup(func() { m.QMP(t, "device_del", map[string]any{"id": id + "-cd"}) })
-	return strings.TrimSpace(m.Script(t, `for i in $(seq 200); do for d in /dev/sr*; do [ -b $d ] && echo $d && exit; done; sleep 0.1; done; exit 1`))
+	return strings.TrimSpace(m.Script(t, `for i in $(seq 900); do for d in /dev/sr*; do [ -b $d ] && echo $d && exit; done; sleep 0.1; done; exit 1`))
 }
 
 // TestMountDisc mounts a disc in a drive.

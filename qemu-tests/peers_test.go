@@ -83,7 +83,7 @@ func TestPeers(t *testing.T) {
 			for _, word := range append(append(program[:1:1], tt.options...), program[1:]...) {
 				argv = append(argv, replace.Replace(word))
 			}
-			r := m.Run(t, Command{Argv: argv, Env: []string{"MEDIUM=" + tt.medium, fmt.Sprintf("SIZE=%d", len(image))}, Limit: 2 * time.Minute})
+			r := m.Run(t, Command{Argv: argv, Env: []string{"MEDIUM=" + tt.medium, fmt.Sprintf("SIZE=%d", len(image))}, Limit: commandLimit})
 			after := d.sim.Status()
 			t.Cleanup(func() {
 				if t.Failed() {

@@ -177,7 +177,7 @@ func plugTarget(t *testing.T, m *Machine, port int, target string, usb bool, lim
 	if usb {
 		m.QMP(t, "qom-set", map[string]any{"path": "/machine/peripheral/" + id + "-bot", "property": "attached", "value": true})
 	}
-	after := m.Script(t, `for i in $(seq 300); do
+	after := m.Script(t, `for i in $(seq 900); do
 		for d in /sys/block/sr*; do d=${d##*/}; case " `+strings.Join(before, " ")+` " in *" $d "*) ;; *) [ -b "/dev/$d" ] && echo $d && exit;; esac; done
 		sleep 0.1; done; exit 1`)
 	return id, "/dev/" + strings.TrimSpace(after)
@@ -199,7 +199,7 @@ func unplugTarget(t *testing.T, m *Machine, id, dev string, usb bool) {
 		device = id + "-bot"
 	}
 	m.QMP(t, "device_del", map[string]any{"id": device})
-	m.Script(t, `for i in $(seq 300); do [ -e /sys/block/`+filepath.Base(dev)+` ] || exit 0; sleep 0.1; done; exit 1`)
+	m.Script(t, `for i in $(seq 900); do [ -e /sys/block/`+filepath.Base(dev)+` ] || exit 0; sleep 0.1; done; exit 1`)
 	var err error
 	for range 100 { // QEMU lets go of it when the guest has
 		if _, err = m.qmp.do("blockdev-del", map[string]any{"node-name": id}); err == nil {
@@ -305,7 +305,7 @@ func startTGT(t *testing.T) int {
 		}
 	})
 	out, err := exec.Command("bash", "-eu", "-c", `
-		for i in $(seq 100); do tgtadm -C $1 --lld iscsi --op show --mode sys >/dev/null 2>&1 && break; sleep 0.1; done
+		for i in $(seq 900); do tgtadm -C $1 --lld iscsi --op show --mode sys >/dev/null 2>&1 && break; sleep 0.1; done
 		tgtimg --op new --device-type cd --type dvd+r --file "$2"
 		tgtadm -C $1 --lld iscsi --op new --mode target --tid 1 -T "$3"
 		tgtadm -C $1 --lld iscsi --op new --mode logicalunit --tid 1 --lun 1 --device-type cd -b "$2"

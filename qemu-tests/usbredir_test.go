@@ -129,7 +129,7 @@ func (d *redirected) disks(t *testing.T, usb string, n int) []string {
 // unplug pulls the device out and waits until the guest has seen it.
 func (d *redirected) unplug(t *testing.T, usb string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := d.server.Unplug(ctx); err != nil {
 		t.Fatal(err)

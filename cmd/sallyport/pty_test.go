@@ -34,7 +34,7 @@ type terminal struct {
 const endMark = "<END>"
 
 // patience is how long a test waits for what should come at once, on a machine that has much else to do.
-const patience = 60 * time.Second
+const patience = 180 * time.Second
 
 // onTerminal starts a command on a new pseudo-terminal, which is its controlling one. What it says on stdout goes
 // to stdout if that isn't nil.

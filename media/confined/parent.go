@@ -67,7 +67,11 @@ func (p *Process) start(command []string) error {
 	if uid == 0 {
 		ways = append(ways, inside(apart, nobody, nobody))
 	}
-	ways = append(ways, inside(apart, uid, gid), &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL})
+	ways = append(ways, inside(apart, uid, gid))
+	if uid == 0 { // nobody gets a user namespace behind a chroot
+		ways = append(ways, &syscall.SysProcAttr{Cloneflags: apart &^ syscall.CLONE_NEWUSER, Pdeathsig: syscall.SIGKILL})
+	}
+	ways = append(ways, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL})
 	var err error
 	for _, way := range ways {
 		if err = p.startWith(command, way); err == nil || !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EINVAL) {

@@ -65,6 +65,9 @@ type guest struct {
 	busy    bool // somebody else is at it, whose result comes
 	left    bool // it is not there any more
 	told    bool // that it is gone
+
+	lost     *Event    // what is said if it stays, after it was found gone while sysfs still had it
+	lostTime time.Time // when that was
 }
 
 // result is what came of an admission or a check.
@@ -106,6 +109,12 @@ func (w *watch) scan(ctx context.Context) error {
 		id, ok := now[name]
 		switch guest := w.there[name]; {
 		case !ok, guest != nil && guest.busy:
+		case guest != nil && guest.lost != nil:
+			if time.Since(guest.lostTime) >= rescanTime/2 {
+				event := *guest.lost
+				guest.lost = nil
+				w.each(event)
+			}
 		case guest != nil && guest.session != nil:
 			w.start(guest, func() (*Session, error) { return guest.session, guest.session.Check() })
 		case guest == nil && w.reachable(name):
@@ -175,8 +184,13 @@ func (w *watch) take(r result) bool {
 	case r.err != nil:
 		out, g.session = g.session, nil
 		w.end(out)
-		if !g.left {
-			w.each(Event{Name: g.name, Session: out, Err: r.err})
+		event := Event{Name: g.name, Session: out, Err: r.err}
+		switch {
+		case g.left:
+		case errors.Is(r.err, ErrGone): // sysfs may just not have finished to take it away
+			g.lost, g.lostTime = &event, time.Now()
+		default:
+			w.each(event)
 		}
 	}
 	if g.left {
@@ -202,7 +216,11 @@ func (w *watch) leave(g *guest) {
 	}
 	g.told = true
 	w.end(g.session)
-	w.each(Event{Name: g.name, Session: g.session, Gone: true})
+	session := g.session
+	if g.lost != nil {
+		session = g.lost.Session
+	}
+	w.each(Event{Name: g.name, Session: session, Gone: true})
 }
 
 // end ends a session, without waiting for the kernel.

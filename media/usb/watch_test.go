@@ -33,10 +33,7 @@ func (w *watched) next(n int) []string {
 	w.t.Helper()
 	var list []string
 	for range n {
-		select {
-		case w.wake <- struct{}{}:
-		default:
-		}
+		w.nudge()
 		select {
 		case e := <-w.events:
 			list = append(list, describe(e))
@@ -47,6 +44,13 @@ func (w *watched) next(n int) []string {
 	}
 	slices.Sort(list)
 	return list
+}
+
+func (w *watched) nudge() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
 }
 
 func describe(e Event) string {
@@ -134,6 +138,30 @@ func TestWatch(t *testing.T) {
 	w.want("1-9 " + CodeClass)
 	k.pull("1-8")
 	w.want("1-8 gone")
+	w.end()
+}
+
+// TestWatchHalfGone: a device that sysfs hasn't taken away whole is gone, and no fault is told of it; one that stays so is
+// a fault.
+func TestWatchHalfGone(t *testing.T) {
+	k := newFakeKernel(t)
+	leaving := k.plug("1-1", &fakeDevice{sample: "stick", units: []string{"0"}})
+	w := watchGate(t, k.gate(allowAll...))
+	w.want("1-1 stick")
+	before := k.count(leaving.dir + "/authorized 0")
+	k.remove(leaving.dir + "/descriptors")
+	for k.count(leaving.dir+"/authorized 0") == before { // until it was looked at, and put out
+		w.nudge()
+		time.Sleep(time.Millisecond)
+	}
+	w.nudge()
+	k.pull("1-1")
+	w.want("1-1 stick gone")
+
+	broken := k.plug("1-2", &fakeDevice{sample: "stick", units: []string{"0"}})
+	w.want("1-2 stick")
+	k.remove(broken.dir + "/descriptors")
+	w.want("1-2 stick fault")
 	w.end()
 }
 
