@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test tools check build mutants fuzz big bench
+.PHONY: help test tools check build mutants fuzz big bench bench-wipe
 
 # Debian keeps veritysetup where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -70,3 +70,6 @@ big: tools ## the tests that need hours or much disk as well
 
 bench: tools ## measure sallyport beside stock tools, see docs/performance.md (BENCH='-size 200 -runs 3' for a trial)
 	go run ./bundle/bench $(BENCH)
+
+bench-wipe: ## measure wiping beside dd, as root (BENCH='-device /dev/sdX' wipes a stick)
+	go run ./media/wipe/bench $(BENCH)

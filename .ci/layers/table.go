@@ -36,6 +36,7 @@ var table = layers{
 	"media/volume/exfat":  {"media/volume"},
 	"media/volume/ext":    {"media/volume"},
 	"media/wipe":          {},
+	"media/wipe/bench":    {"media/wipe"},
 	"burn/mmc":            {"media/scsi"},
 	"burn/drivesim":       {"burn/mmc", "media/scsi"},
 	"burn/drivesim/iscsi": {"media/scsi"},
