@@ -33,7 +33,7 @@ WITHOUT_CORPUS := NOT RUN: the tests over the corpus. Set SALLYPORT_CORPUS to it
 endif
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
 
 test: tools check ## install what is missing, check the sources, run all tests with the race detector
 	go test -race -count=1 -timeout $(TEST_TIMEOUT) $(PACKAGES)

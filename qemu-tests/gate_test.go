@@ -15,8 +15,9 @@ import (
 
 // gateEvent is a line of sallyport media gate --json.
 type gateEvent struct {
-	Event, Name, Class, Generic, Code, Detail string
-	Early                                     bool
+	Event, Name, Class, Generic, Code, Detail, Type string
+	Early                                           bool
+	Tries                                           int
 }
 
 // gate is sallyport's gate, running in a guest.
@@ -198,6 +199,46 @@ func TestGate(t *testing.T) {
 		}
 		if v.Code != "usb-mixed-functions" {
 			t.Errorf("%+v", v)
+		}
+	})
+	t.Run("code", func(t *testing.T) {
+		for _, tt := range []struct{ name, types, want string }{{"person", "", "in"}, {"machine", "111111", "out"}} {
+			d := redirect(t, m, "serial code-"+tt.name+"\ninterface keyboard")
+			usb := d.plug(t)
+			v := g.verdict(t, usb)
+			if v.Event != "code" || len(v.Type) != 6 || v.Tries != 3 {
+				t.Fatalf("%+v", v)
+			}
+			node := strings.TrimSpace(m.Script(t, "cd /sys/bus/usb/devices/"+usb+"; ls -d "+usb+":1.0/0003:*/input/input*/event* | sed 's,.*/,/dev/input/,'"))
+			heard := m.Go(t, Command{Script: "exec timeout 240 dd if=" + node + " bs=24 count=2 2>/dev/null | wc -c"})
+			m.Script(t, "for i in $(seq 900); do [ \"$(ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c '"+node+"$')\" -ge 2 ] && exit; sleep 0.1; done; exit 1") // the gate and dd
+			if tt.types == "" {
+				d.Type("")
+				if v = g.verdict(t, usb); v.Event != "code" || v.Tries != 2 {
+					t.Fatalf("after a wrong code: %+v", v)
+				}
+				d.Type(v.Type)
+			} else {
+				for range 3 {
+					d.Type(tt.types)
+				}
+				for v.Event == "code" && v.Tries > 1 {
+					v = g.verdict(t, usb)
+				}
+			}
+			if v = g.verdict(t, usb); v.Event != tt.want || tt.want == "out" && v.Code != "usb-wrong-code" {
+				t.Errorf("%s: %+v", tt.name, v)
+			}
+			if tt.want == "in" {
+				d.Type("1")
+			}
+			// Another reader of the node, as the console is one, hears what is typed after the right code, and nothing else.
+			if n := strings.TrimSpace(heard.Wait(t).Stdout); n != map[string]string{"in": "48", "out": "0"}[tt.want] {
+				t.Errorf("%s: another reader heard %s bytes", tt.name, n)
+			}
+			if got := m.Script(t, "cat /sys/bus/usb/devices/"+usb+"/authorized"); (strings.TrimSpace(got) == "1") != (tt.want == "in") {
+				t.Errorf("%s: authorized is %s", tt.name, got)
+			}
 		}
 	})
 	t.Run("pulled out", func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"sallyport/media"
 	"sallyport/media/usb"
@@ -20,19 +21,22 @@ type mediaGateCmd struct {
 func (c *mediaGateCmd) Help() string {
 	return `Closes the USB ports and lets in, until it is interrupted, what the policy allows and what is what it claims to be: a line
 for each device. Sticks and recorders are reached by their /dev/sg nodes; the kernel's drivers for disks see nothing of
-them. The ports stay closed when it ends. It takes root.
+them. A keyboard may have to prove that a person is at it: what its line says is typed on it, and nobody else hears it
+until then. The ports stay closed when it ends. It takes root.
 
 Example: sallyport media gate --policy usb.policy`
 }
 
 // gateEvent is one line of gate.
 type gateEvent struct {
-	Event   string `json:"event"` // "in", "out", "gone"
+	Event   string `json:"event"` // "in", "out", "gone", "code", "fault"
 	Name    string `json:"name"`  // the kernel's, as in 1-1.4
 	Class   string `json:"class,omitempty"`
 	Generic string `json:"generic,omitempty"`
 	Early   bool   `json:"early,omitempty"` // it was in use before the gate was there
 	Code    string `json:"code,omitempty"`
+	Type    string `json:"type,omitempty"` // what has to be typed on a keyboard
+	Tries   int    `json:"tries,omitempty"`
 	Detail  string `json:"detail,omitempty"`
 }
 
@@ -42,6 +46,8 @@ func (v *gateEvent) line() string {
 		return fmt.Sprintf("in   %s: %s", v.Name, printable(v.Detail))
 	case "gone":
 		return fmt.Sprintf("gone %s", v.Name)
+	case "code":
+		return fmt.Sprintf("code %s: type %s and Enter on it: %s (%d tries)", v.Name, v.Type, printable(v.Detail), v.Tries)
 	case "fault":
 		return fmt.Sprintf("out  %s: %s", v.Name, printable(v.Detail))
 	}
@@ -89,11 +95,23 @@ func (c *mediaGateCmd) run(e *env) (_ result, err error) {
 	go func() {
 		cancel(events.Wake(ctx, wake, func(u media.Uevent) bool { return u.Subsystem == "usb" || u.Subsystem == "scsi_generic" }))
 	}()
+	var typing sync.WaitGroup
+	said := &gateLines{e: e}
 	err = gate.Watch(ctx, wake, func(v usb.Event) {
-		if err := e.passed(v); err != nil {
-			cancel(err)
+		if v.Session == nil || v.Err != nil || v.Gone || v.Session.Challenge == nil {
+			if err := said.line(gateEventOf(v)); err != nil {
+				cancel(err)
+			}
+			return
 		}
+		typing.Go(func() {
+			if err := said.typed(ctx, v); err != nil {
+				cancel(err)
+			}
+		})
 	})
+	cancel(nil)
+	typing.Wait()
 	if e.ctx.Err() != nil { // the way to end it
 		return &mediaGateResult{}, nil
 	}
@@ -114,8 +132,8 @@ func nothingInUse() error {
 	return nil
 }
 
-// passed prints what became of a device at the gate.
-func (e *env) passed(v usb.Event) error {
+// gateEventOf is what is said of what became of a device at the gate.
+func gateEventOf(v usb.Event) gateEvent {
 	line := gateEvent{Event: "gone", Name: v.Name}
 	var refused *usb.RefusedError
 	switch {
@@ -131,9 +149,41 @@ func (e *env) passed(v usb.Event) error {
 		line.Event, line.Class, line.Generic = "in", string(v.Session.Class), v.Session.Unit.Generic
 		line.Early, line.Detail = v.Session.Early, v.Session.String()
 	}
-	if e.json {
-		return json.NewEncoder(e.stdout).Encode(line)
+	return line
+}
+
+// gateLines prints what is said by several at once.
+type gateLines struct {
+	mu sync.Mutex
+	e  *env
+}
+
+func (l *gateLines) line(line gateEvent) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.e.json {
+		return json.NewEncoder(l.e.stdout).Encode(line)
 	}
-	_, err := fmt.Fprintln(e.stdout, line.line())
+	_, err := fmt.Fprintln(l.e.stdout, line.line())
 	return err
+}
+
+// typed shows the code that is to be typed on a keyboard, and what came of it. The error is one of printing.
+func (l *gateLines) typed(ctx context.Context, v usb.Event) error {
+	ask := gateEvent{Event: "code", Name: v.Name, Class: string(v.Session.Class), Type: v.Session.Challenge.Code, Tries: usb.ChallengeTries, Detail: v.Session.Attached.String()}
+	if err := l.line(ask); err != nil {
+		return err
+	}
+	var printErr error
+	err := v.Session.Typed(ctx, func(left int) {
+		ask.Tries = left
+		printErr = errors.Join(printErr, l.line(ask))
+	})
+	switch {
+	case errors.Is(err, usb.ErrGone), errors.Is(err, usb.ErrEnded), err != nil && ctx.Err() != nil:
+		return printErr // Watch tells of it, or it is over
+	case err != nil:
+		v = usb.Event{Name: v.Name, Err: err}
+	}
+	return errors.Join(printErr, l.line(gateEventOf(v)))
 }

@@ -19,7 +19,8 @@ type Challenge struct {
 // ErrWrongCode is wrapped by the error for a wrong code.
 var ErrWrongCode = errors.New("that is not the code on the screen")
 
-const challengeTries = 3
+// ChallengeTries is how often a code may be typed.
+const ChallengeTries = 3
 
 // NewChallenge makes a code of the machine's random numbers. Digits are where they are on all keyboards.
 func NewChallenge() (*Challenge, error) {
@@ -32,12 +33,12 @@ func NewChallenge() (*Challenge, error) {
 
 // try says whether what was typed is the code, and how many tries are left if not. After the last one nothing is right.
 func (c *Challenge) try(typed string) (left int, ok bool) {
-	if c.tries >= challengeTries {
+	if c.tries >= ChallengeTries {
 		return 0, false
 	}
 	c.tries++
 	if subtle.ConstantTimeCompare([]byte(typed), []byte(c.Code)) == 1 && len(c.Code) == 6 {
 		return 0, true
 	}
-	return challengeTries - c.tries, false
+	return ChallengeTries - c.tries, false
 }

@@ -26,6 +26,7 @@ type fakeKernel struct {
 	number  int                    // of the last device
 	hosts   int
 	written []string // paths and values
+	keys    *fakeKeys
 }
 
 // fakeDevice is what is plugged in. The functions are called with the kernel locked.
@@ -61,6 +62,7 @@ const fakeController = "devices/pci0000:00/0000:00:14.0"
 
 func newFakeKernel(t *testing.T) *fakeKernel {
 	k := &fakeKernel{t: t, root: t.TempDir(), devices: make(map[string]*fakeDevice)}
+	k.keys = &fakeKeys{k: k, lines: make(chan string)}
 	k.file("bus/scsi/drivers_autoprobe", "1")
 	k.file("bus/scsi/drivers/sd/bind", "")
 	k.file("bus/scsi/drivers/sr/bind", "")
@@ -413,8 +415,43 @@ func (k *fakeKernel) gate(rules ...string) *Gate {
 	if err != nil {
 		panic(err)
 	}
+	g.hush = func() (func() error, error) {
+		k.note("hush")
+		return func() error { k.note("restore"); return nil }, nil
+	}
+	g.grab = func(nodes []string) (keys, error) {
+		k.note("grab " + strings.Join(nodes, " "))
+		return k.keys, nil
+	}
 	return g
 }
+
+// fakeKeys are typed on by a test.
+type fakeKeys struct {
+	k     *fakeKernel
+	lines chan string
+}
+
+func (f *fakeKeys) line(ctx context.Context) (string, error) {
+	select {
+	case line, ok := <-f.lines:
+		if !ok {
+			return "", ErrGone
+		}
+		return line, nil
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+}
+
+// note puts something that isn't sysfs's into the log.
+func (k *fakeKernel) note(what string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.written = append(k.written, what)
+}
+
+func (f *fakeKeys) close() error { f.k.note("let go"); return nil }
 
 // admit admits one device, and ends its session when the test does.
 func (k *fakeKernel) admit(g *Gate, name string) (*Session, error) {

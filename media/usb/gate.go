@@ -22,6 +22,10 @@ type Gate struct {
 
 	patience time.Duration // with one device
 	grace    time.Duration // with a call into the kernel after that
+	typing   time.Duration // for a code
+
+	grab func(nodes []string) (keys, error)
+	hush func() (restore func() error, err error)
 
 	mu   sync.Mutex
 	last map[string]*Attached // that was let in, by name of the port
@@ -62,7 +66,7 @@ func open(sys tree, policy *Policy) (*Gate, error) {
 	if policy == nil {
 		policy = new(Policy)
 	}
-	g := &Gate{sys: sys, policy: policy, patience: patience, grace: grace, last: make(map[string]*Attached)}
+	g := &Gate{sys: sys, policy: policy, patience: patience, grace: grace, typing: typeTime, grab: grabKeys, hush: hushConsole, last: make(map[string]*Attached)}
 	for _, name := range []string{scsiAutoprobe, usbDefault} {
 		if err := g.off(name); err != nil {
 			return nil, fmt.Errorf("open the usb gate: %w", err)
@@ -178,11 +182,12 @@ func (a *arrival) admit(ctx context.Context, known *atomic.Pointer[Attached]) (s
 		return nil, err
 	}
 	known.Store(a.seen)
+	made := &Session{gate: a.gate, dir: a.dir, Attached: a.seen}
 	defer func() {
 		if s != nil {
 			return
 		}
-		err = errors.Join(a.explain(ctx, err), a.putOut(), a.dir.close())
+		err = errors.Join(a.explain(ctx, err), a.putOut(), made.closeKeys(), a.dir.close())
 	}()
 	if err := a.gate.closeHub("usb" + strings.SplitN(a.name, "-", 2)[0]); err != nil {
 		return nil, fmt.Errorf("let usb device %s in: %w", a.name, err)
@@ -205,8 +210,8 @@ func (a *arrival) admit(ctx context.Context, known *atomic.Pointer[Attached]) (s
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("let usb device %s in: %w", a.name, context.Cause(ctx))
 	}
-	s = &Session{gate: a.gate, dir: a.dir, Attached: a.seen, Early: early, face: a.face}
-	if err := a.bind(ctx, s, grants); err != nil {
+	made.Early, made.face = early, a.face
+	if err := a.bind(ctx, made, grants); err != nil {
 		return nil, err
 	}
 	// Whatever happened meanwhile, it is still the device that was judged.
@@ -217,7 +222,7 @@ func (a *arrival) admit(ctx context.Context, known *atomic.Pointer[Attached]) (s
 		return nil, fmt.Errorf("let usb device %s in: %w", a.name, context.Cause(ctx))
 	}
 	a.gate.remember(a.seen)
-	return s, nil
+	return made, nil
 }
 
 // compareLast refuses what was let in at this port, left the bus, and came back as something else: a device with the

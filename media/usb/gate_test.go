@@ -144,7 +144,7 @@ func TestUnit(t *testing.T) {
 	if _, err := keyboard.BindDisk(t.Context()); err == nil || err.Error() != "bind usb device 1-3: a keyboard has no medium" {
 		t.Errorf("%v", err)
 	}
-	if keyboard.Challenge != nil || !slices.Equal(keyboard.Inputs, []string{"/dev/input/event3"}) || keyboard.Answer("x") != nil {
+	if keyboard.Challenge != nil || !slices.Equal(keyboard.Inputs, []string{"/dev/input/event3"}) || keyboard.Typed(t.Context(), nil) != nil {
 		t.Errorf("%+v, %q", keyboard.Challenge, keyboard.Inputs)
 	}
 }
@@ -498,37 +498,114 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-func TestAnswer(t *testing.T) {
-	k := newFakeKernel(t)
-	d := k.plug("1-1", &fakeDevice{sample: "keyboard with a wheel"})
-	g := k.gate(allowAll...)
+// TestTyped: a keyboard is heard by nobody until the code was typed on it, and out after three wrong ones or a minute.
+func TestTyped(t *testing.T) {
 	codes := make(map[string]bool)
-	for range 3 {
-		s, err := k.admit(g, "1-1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		code := s.Challenge.Code
-		if len(code) != 6 || strings.Trim(code, "0123456789") != "" || codes[code] {
-			t.Errorf("the code is %q after %v", code, codes)
-		}
-		codes[code] = true
-		for i, typed := range []string{"", code + "0"} {
-			if err := s.Answer(typed); !errors.Is(err, ErrWrongCode) || codeOf(err) != "fault" || !strings.HasSuffix(err.Error(), fmt.Sprintf("%d more tries", 2-i)) {
-				t.Errorf("%q: %v", typed, err)
+	stopped := errors.New("stopped")
+	for _, tt := range []struct {
+		name  string
+		lines func(code string) []string // nil: it is pulled out
+		code  string
+		left  []int
+		in    bool
+	}{
+		{"at once", func(code string) []string { return []string{code} }, "", nil, true},
+		{"at the third try", func(code string) []string { return []string{"", code + "0", code} }, "", []int{2, 1}, true},
+		{"three wrong ones", func(code string) []string { return []string{"x", "", code[1:], code} }, CodeWrongCode, []int{2, 1}, false},
+		{"never", func(string) []string { return []string{} }, CodeWrongCode, nil, false},
+		{"stopped", func(string) []string { return []string{"", "stop"} }, "fault", []int{2}, false},
+		{"gone", nil, "fault", nil, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			k := newFakeKernel(t)
+			d := k.plug("1-1", &fakeDevice{sample: "keyboard with a wheel"})
+			g := k.gate(allowAll...)
+			g.typing = 100 * time.Millisecond
+			if tt.name != "never" {
+				g.typing = time.Hour
 			}
-		}
-		if len(codes) == 1 {
-			if err := s.Answer(code); err != nil || s.Challenge != nil || !d.authorized {
-				t.Errorf("the right code: %v", err)
+			s, err := k.admit(g, "1-1")
+			if err != nil {
+				t.Fatal(err)
 			}
-		} else if err := s.Answer("x"); codeOf(err) != CodeWrongCode || d.authorized {
-			t.Errorf("the third wrong one: %v; it is authorised: %t", err, d.authorized)
-		} else if err := s.Answer(code); codeOf(err) != CodeWrongCode {
-			t.Errorf("the right one after that: %v", err)
+			log := k.log()
+			hush, probe, grab, restore := slices.Index(log, "hush"), slices.Index(log, "bus/usb/drivers_probe 1-1:1.0"), slices.Index(log, "grab /dev/input/event3"), slices.Index(log, "restore")
+			if hush < 0 || probe < hush || grab < probe || restore < grab || slices.Contains(log, "let go") {
+				t.Errorf("%q", log)
+			}
+			code := s.Challenge.Code
+			if len(code) != 6 || strings.Trim(code, "0123456789") != "" || codes[code] {
+				t.Errorf("the code is %q after %v", code, codes)
+			}
+			codes[code] = true
+			ctx, stop := context.WithCancelCause(t.Context())
+			go func() {
+				if tt.lines == nil {
+					close(k.keys.lines)
+					return
+				}
+				for _, line := range tt.lines(code) {
+					if line == "stop" {
+						stop(stopped)
+						return
+					}
+					select {
+					case k.keys.lines <- line:
+					case <-t.Context().Done():
+					}
+				}
+			}()
+			var left []int
+			err = s.Typed(ctx, func(n int) { left = append(left, n) })
+			if codeOf(err) != tt.code || !slices.Equal(left, tt.left) || d.authorized != tt.in || (s.Challenge == nil) != tt.in {
+				t.Errorf("%v; %v left; authorised %t", err, left, d.authorized)
+			}
+			if tt.name == "stopped" && !errors.Is(err, stopped) || tt.name == "gone" && !errors.Is(err, ErrGone) {
+				t.Error(err)
+			}
+			if !slices.Contains(k.log(), "let go") {
+				t.Error("it is still grabbed")
+			}
+			if tt.in {
+				if err := s.Typed(t.Context(), nil); err != nil {
+					t.Errorf("once more: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// TestTypedEnded: who waits for a code is told that somebody else ended the session.
+func TestTypedEnded(t *testing.T) {
+	k := newFakeKernel(t)
+	k.plug("1-1", &fakeDevice{sample: "keyboard"})
+	s, err := k.admit(k.gate(allowAll...), "1-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.End()
+	close(k.keys.lines)
+	if err := s.Typed(t.Context(), nil); !errors.Is(err, ErrEnded) {
+		t.Error(err)
+	}
+}
+
+// TestNotGrabbed: a keyboard that can't be kept from everybody else stays out.
+func TestNotGrabbed(t *testing.T) {
+	for _, what := range []string{"hush", "grab"} {
+		k := newFakeKernel(t)
+		d := k.plug("1-1", &fakeDevice{sample: "keyboard"})
+		g := k.gate(allowAll...)
+		if what == "hush" {
+			g.hush = func() (func() error, error) { return nil, unix.EPERM }
+		} else {
+			g.grab = func([]string) (keys, error) { return nil, unix.EBUSY }
 		}
-		if err := s.End(); err != nil {
-			t.Error(err)
+		if s, err := k.admit(g, "1-1"); s != nil || codeOf(err) != "fault" || d.authorized {
+			t.Errorf("%s: %v; authorised %t", what, err, d.authorized)
+		}
+		if what == "hush" && slices.Contains(k.log(), "bus/usb/drivers_probe 1-1:1.0") {
+			t.Error("it had its driver before the console was hushed")
 		}
 	}
 }

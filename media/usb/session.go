@@ -23,14 +23,15 @@ type Session struct {
 	Early    bool // it was authorised before the gate saw it
 	Unit     Unit // of a stick or recorder
 
-	// Challenge is set for a keyboard that is let in for no more than to be typed the code on. Until [Session.Answer] has
-	// said that it was, whoever has the session takes nothing else from it. Inputs are its nodes.
+	// Challenge is set for a keyboard that is let in for no more than to be typed the code on. Until [Session.Typed] has
+	// said that it was, nobody else hears it. Inputs are its nodes.
 	Challenge *Challenge
 	Inputs    []string // "/dev/input/event3"
 
 	gate  *Gate
 	dir   tree
 	face  string
+	keys  keys // of a keyboard with a challenge
 	ended atomic.Bool
 }
 
@@ -62,7 +63,14 @@ var drivers = map[Class][]string{
 }
 
 // bind gives the one interface to its driver, and finds what comes of that.
-func (a *arrival) bind(ctx context.Context, s *Session, grants []Grant) error {
+func (a *arrival) bind(ctx context.Context, s *Session, grants []Grant) (err error) {
+	if grants[0].Class == Keyboard && grants[0].Rule.Code {
+		restore, hushErr := a.gate.hush()
+		if hushErr != nil {
+			return fmt.Errorf("let usb device %s in: %w", a.name, hushErr)
+		}
+		defer func() { err = errors.Join(err, restore()) }()
+	}
 	if err := a.dir.write(path.Join(a.face, "authorized"), "1"); err != nil {
 		return fmt.Errorf("let usb device %s in: %w", a.name, err)
 	}
@@ -293,6 +301,9 @@ func (a *arrival) findInputs(ctx context.Context, s *Session, granted Grant) err
 	if err != nil {
 		return err
 	}
+	if s.keys, err = a.gate.grab(s.Inputs); err != nil {
+		return fmt.Errorf("let usb device %s in: %w", a.name, err)
+	}
 	s.Challenge = challenge
 	return nil
 }
@@ -342,24 +353,6 @@ func (s *Session) checkUnits() error {
 	return nil
 }
 
-// Answer says what was typed on a keyboard with a [Challenge]. After the right code it is let in for good, and the error
-// is nil. After a wrong one the error wraps [ErrWrongCode]; the third ends the session, with an error of the type
-// [RefusedError].
-func (s *Session) Answer(typed string) error {
-	if s.Challenge == nil {
-		return nil
-	}
-	left, ok := s.Challenge.try(typed)
-	switch {
-	case ok:
-		s.Challenge = nil
-		return nil
-	case left > 0:
-		return fmt.Errorf("%w: %d more tries", ErrWrongCode, left)
-	}
-	return errors.Join(s.Attached.refuse(CodeWrongCode, "the code wasn't typed on it", ErrWrongCode), s.putOut())
-}
-
 // BindDisk binds sd to a stick, or sr to a recorder, and gives the node of the block device. From here on the kernel
 // reads the medium, and looks for partitions on it: that is for media whose seal is good, and for those of the station.
 func (s *Session) BindDisk(ctx context.Context) (string, error) {
@@ -398,5 +391,12 @@ func (s *Session) End() error {
 	if s.ended.Swap(true) {
 		return nil
 	}
-	return errors.Join(s.putOut(), s.dir.close())
+	return errors.Join(s.putOut(), s.closeKeys(), s.dir.close())
+}
+
+func (s *Session) closeKeys() error {
+	if s.keys == nil {
+		return nil
+	}
+	return s.keys.close()
 }

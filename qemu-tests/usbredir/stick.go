@@ -87,7 +87,8 @@ type Stick struct {
 	bot        transport
 	faults     []*armed
 	counts     Counts
-	typed      map[byte]int // by endpoint: reports sent
+	typed      map[byte]int  // by endpoint: reports sent
+	typing     chan struct{} // closed when Types grows
 }
 
 // Counts is what has happened to a stick.
@@ -339,18 +340,42 @@ func (s *Stick) class(r Setup, out []byte) (in []byte, ok bool) {
 func (s *Stick) Interrupt(ctx context.Context, endpoint byte) ([]byte, error) {
 	s.mu.Lock()
 	f, ok := s.owner(endpoint)
-	report, more := s.press(endpoint)
-	if gone := s.gone; gone || !ok || f.Class != 3 || f.Protocol != 1 || !more {
-		s.mu.Unlock()
-		if gone {
+	keyboard := ok && f.Class == 3 && f.Protocol == 1
+	for {
+		if s.gone {
+			s.mu.Unlock()
 			return nil, ErrGone
 		}
-		<-ctx.Done()
-		return nil, ctx.Err()
+		if keyboard {
+			if report, more := s.press(endpoint); more {
+				s.counts.Keys++
+				s.mu.Unlock()
+				return report, nil
+			}
+		}
+		if s.typing == nil {
+			s.typing = make(chan struct{})
+		}
+		typing := s.typing
+		s.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-typing:
+		}
+		s.mu.Lock()
 	}
-	s.counts.Keys++
-	s.mu.Unlock()
-	return report, nil
+}
+
+// Type has its keyboards type something more, and Enter.
+func (s *Stick) Type(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Types += text + "\n"
+	if s.typing != nil {
+		close(s.typing)
+		s.typing = nil
+	}
 }
 
 // press returns the next report of a keyboard: a key goes down, or all go up. mu is held.

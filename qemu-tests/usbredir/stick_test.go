@@ -444,10 +444,16 @@ func TestKeyboard(t *testing.T) {
 	if want := []byte{12, 7, 44, 39, 36, 40}; !bytes.Equal(keys, want) {
 		t.Errorf("keys %v, want %v", keys, want)
 	}
+	stick.Type("9") // while it is being waited for
+	for _, want := range []byte{38, 0, 40, 0} {
+		if q := p.expect(typeInterruptPacket, 0); q.data[2] != want {
+			t.Errorf("key %d, want %d", q.data[2], want)
+		}
+	}
 	if q := p.expect(typeInterruptReceivingStatus, p.send(typeStopInterruptReceiving, []byte{0x82}, nil)); q.head[0] != 0 {
 		t.Errorf("status of stopping: %v", q.head)
 	}
-	if stick.Counts().Keys != 12 {
+	if stick.Counts().Keys != 16 {
 		t.Errorf("counted %+v", stick.Counts())
 	}
 }

@@ -157,6 +157,17 @@ func (s *serving) failures() string {
 	return strings.Join(s.failed, "\n")
 }
 
+// failure waits for the first of them: it is told after the connection has ended.
+func (s *serving) failure() string {
+	for range 10_000 {
+		if f := s.failures(); f != "" {
+			return f
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return ""
+}
+
 // client is an initiator that says what it is told to, right or wrong.
 type client struct {
 	testing.TB

@@ -657,7 +657,7 @@ func TestErrors(t *testing.T) {
 	if data := c.wantStatus(h, "00 under 8"); binary.BigEndian.Uint32(data) != 0 {
 		t.Errorf("REPORT LUNS: %x", data)
 	}
-	if f := s.failures(); f != "connection dropped: transport: device is gone from the bus" {
+	if f := s.failure(); f != "connection dropped: transport: device is gone from the bus" {
 		t.Errorf("told: %q", f)
 	}
 }
