@@ -4,6 +4,7 @@
 package examine
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -51,7 +52,7 @@ const (
 const bundleName = "Sallyport bundle"
 
 const (
-	maxGaps    = 256 << 20 // bytes beside partitions that are looked at
+	maxGaps    = 256 << 20 // bytes beside partitions that are looked at, and as many of volumes in which nothing is recognised
 	maxEntries = 1 << 20   // files and directories of a volume that are walked over
 	maxRead    = 64        // volumes whose file system is read
 )
@@ -100,6 +101,7 @@ type examination struct {
 	ctx     context.Context
 	r       io.ReaderAt
 	report  *Report
+	looked  int64 // bytes of volumes in which nothing is recognised
 	found   volume.List
 	systems []volume.FS
 }
@@ -141,7 +143,13 @@ func (e *examination) volume(v Volume) error {
 	}
 	switch {
 	case !fat.Probe(boot):
-		if v.Holds != "" && v.Holds != bundleName { // which others check
+		switch v.Holds {
+		case bundleName: // which others check
+		case "":
+			if err := e.unknown(v, r); err != nil {
+				return err
+			}
+		default:
 			e.found.Add(CodeUnread, v.Start, "", "it holds %s, of which nothing is read here", v.Holds)
 		}
 	case len(e.systems) >= maxRead:
@@ -159,6 +167,30 @@ func (e *examination) volume(v Volume) error {
 		}
 	}
 	e.report.Volumes = append(e.report.Volumes, v)
+	return nil
+}
+
+// unknown says where a volume in which nothing is recognised isn't empty.
+func (e *examination) unknown(v Volume, r io.ReaderAt) error {
+	looked := min(v.Size, maxGaps-e.looked)
+	e.looked += looked
+	buf := make([]byte, min(looked, 1<<20))
+	for at := int64(0); at < looked; at += int64(len(buf)) {
+		if err := e.ctx.Err(); err != nil {
+			return err
+		}
+		b := buf[:min(int64(len(buf)), looked-at)]
+		if _, err := r.ReadAt(b, at); err != nil && err != io.EOF {
+			return err
+		}
+		if i := bytes.IndexFunc(b, func(r rune) bool { return r != 0 }); i >= 0 {
+			e.found.Add(CodeUnread, v.Start+at+int64(i), "", "it holds something that isn't recognised")
+			return nil
+		}
+	}
+	if looked < v.Size {
+		e.found.Add(CodeGapsUnread, v.Start+looked, "", "nothing is recognised in it; the first %d bytes are zero, and the others aren't looked at", looked)
+	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -11,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sallyport/media/volume"
 )
 
 func run(t *testing.T, stdin, name string, args ...string) {
@@ -66,6 +69,10 @@ func TestExamine(t *testing.T) {
 	copy(two[40960*512+3:], "NTFS    ")
 	two[40960*512+510], two[40960*512+511] = 0x55, 0xAA
 	two[30000*512+77] = 'x'
+	odd := make([]byte, 3<<20)
+	odd[2<<20+5] = 0x80
+	gpt := bytes.Clone(two) // its second partition holds nothing that is known
+	gpt[40960*512+3] = 'X'
 	for _, test := range []struct {
 		name    string
 		medium  []byte
@@ -76,6 +83,8 @@ func TestExamine(t *testing.T) {
 		{"without a table", whole, "none", []string{"FAT12 STICK 1"}, []string{"autorun AUTORUN.INF"}},
 		{"two partitions", two, "gpt", []string{"FAT12 STICK 1", "NTFS  0"}, []string{"autorun partition 1/AUTORUN.INF", "gap-data ", "volume-unread "}},
 		{"nothing", make([]byte, 1<<20), "none", []string{"  0"}, nil},
+		{"something", odd, "none", []string{"  0"}, []string{"volume-unread "}},
+		{"something in a partition", gpt, "gpt", []string{"FAT12 STICK 1", "  0"}, []string{"autorun partition 1/AUTORUN.INF", "gap-data ", "volume-unread "}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			report, systems, err := Examine(t.Context(), bytes.NewReader(test.medium), int64(len(test.medium)), 512)
@@ -110,13 +119,64 @@ func TestExamine(t *testing.T) {
 // TestDamaged has a file system that is none any more beside a good one.
 func TestDamaged(t *testing.T) {
 	medium := fatImage(t, "8192")
-	medium[13] = 3 // sectors in a cluster
+	medium[19], medium[20] = 40, 0 // sectors in all: fewer than its tables have
 	report, systems, err := Examine(t.Context(), bytes.NewReader(medium), int64(len(medium)), 512)
 	if err != nil || len(systems) != 0 {
 		t.Fatalf("%d file systems, %v", len(systems), err)
 	}
-	if len(report.Findings) == 0 {
-		t.Error("nothing is found")
+	if !slices.ContainsFunc(report.Findings, func(f volume.Finding) bool { return f.Code == CodeDamaged }) {
+		t.Errorf("%+v", report.Findings)
+	}
+}
+
+// zeros is a medium of zeros.
+type zeros struct{ end int64 }
+
+func (z zeros) ReadAt(p []byte, off int64) (int, error) {
+	clear(p)
+	if rest := z.end - off; int64(len(p)) > rest {
+		return int(max(0, rest)), io.EOF
+	}
+	return len(p), nil
+}
+
+// over is a medium with other bytes at its start.
+type over struct {
+	zeros
+	start []byte
+}
+
+func (o *over) ReadAt(p []byte, off int64) (int, error) {
+	n, err := o.zeros.ReadAt(p, off)
+	if off < int64(len(o.start)) {
+		copy(p[:n], o.start[off:])
+	}
+	return n, err
+}
+
+// TestLarge has more than is looked at, which is said.
+func TestLarge(t *testing.T) {
+	const size = 64 << 30
+	report, _, err := Examine(t.Context(), zeros{size}, size, 512)
+	if err != nil || len(report.Findings) != 1 || report.Findings[0].Code != CodeGapsUnread {
+		t.Errorf("%+v, %v", report, err)
+	}
+	large := &over{zeros{1 << 30}, stick(t, "label: gpt\nstart=2048, size=2048\n")}
+	report, _, err = Examine(t.Context(), large, 1<<30, 512)
+	if err != nil || !slices.ContainsFunc(report.Findings, func(f volume.Finding) bool { return f.Code == CodeGapsUnread }) {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
+
+// TestRunsByItself are the names that other systems act on.
+func TestRunsByItself(t *testing.T) {
+	for name, want := range map[string]bool{
+		"autorun.inf": true, "AutoRun.Inf": true, "sub/autorun.inf": false, "desktop.ini": true, "a/b/Desktop.ini": true, "a/Letter.LNK": true, "x.url": true,
+		"x.scf": true, "x.library-ms": true, ".autorun": true, "autorun.sh": true, "letter.txt": false, "lnk": false, "desktop.ini.txt": false,
+	} {
+		if got := runsByItself(name) != ""; got != want {
+			t.Errorf("%s: %t", name, got)
+		}
 	}
 }
 
