@@ -39,6 +39,9 @@ type reading struct {
 	// needs it.
 	restoring bool
 
+	behind []blockRange // what is read of the surplus
+	unread int64        // blocks of it that aren't
+
 	worst int // symbols that the worst codeword had lost
 }
 
@@ -48,6 +51,7 @@ func (r *reading) run(ctx context.Context) (err error) {
 			err = errors.Join(err, r.over.Close())
 		}
 	}()
+	r.chooseSurplus()
 	for _, step := range []func(context.Context) error{
 		r.superblockAndTree, r.manifest, r.directories, r.payload, r.sums, r.parity, r.rest,
 	} {
@@ -61,7 +65,7 @@ func (r *reading) run(ctx context.Context) (err error) {
 func (r *reading) progress(n int64) {
 	r.done += n
 	if r.opt.Progress != nil {
-		r.opt.Progress(r.step, r.done, r.src.Size)
+		r.opt.Progress(r.step, r.done, r.src.Size-r.unread*BlockSize)
 	}
 }
 
@@ -366,20 +370,7 @@ func (r *reading) rest(ctx context.Context) error {
 	if !r.src.Medium {
 		return nil
 	}
-	if err := r.zeroBlocks(ctx, r.claims.Geometry.ImageBlocks(), r.src.Size/BlockSize, "surplus-data", nil); err != nil {
-		return err
-	}
-	// A stick's sectors may have 512 bytes.
-	tail := make([]byte, r.src.Size%BlockSize)
-	if len(tail) == 0 {
-		return nil
-	}
-	if err := readFull(r.src, tail, r.src.Size-int64(len(tail))); err != nil {
-		r.notes = append(r.notes, fmt.Sprintf("the last %d bytes of the medium can't be read: %v", len(tail), err))
-	} else if !allZero(tail) {
-		return refuse("surplus-data", "LBA %d is not zero", r.src.Size/BlockSize)
-	}
-	return nil
+	return r.surplus(ctx)
 }
 
 func (r *reading) locatorCopy() error {
@@ -409,16 +400,16 @@ func (r *reading) padding(ctx context.Context) error {
 	if r.mends() {
 		made = r.claims.healed
 	}
-	return r.zeroBlocks(ctx, g.Padding(), g.ImageBlocks(), "bad-padding", made)
+	return r.zeroBlocks(ctx, []blockRange{{g.Padding(), g.ImageBlocks()}}, "bad-padding", made)
 }
 
 // maxUnreadable bounds how many blocks that were not written for a reader may fail: the padding, and the run-out
 // behind the last block. Behind more of them anything could hide.
 const maxUnreadable = 300
 
-// zeroBlocks wants the blocks first to end-1 to be zero. healed, if not nil, takes those that aren't, or that a file
+// zeroBlocks wants the blocks of all parts to be zero. healed, if not nil, takes those that aren't, or that a file
 // doesn't give; else they are a refusal with the code, and a fault.
-func (r *reading) zeroBlocks(ctx context.Context, first, end int64, code string, healed func(lba int64, unreadable bool)) error {
+func (r *reading) zeroBlocks(ctx context.Context, parts []blockRange, code string, healed func(lba int64, unreadable bool)) error {
 	zero := func(lba int64, b []byte) error {
 		for i := 0; i < len(b); i += BlockSize {
 			switch at := lba + int64(i/BlockSize); {
@@ -431,35 +422,58 @@ func (r *reading) zeroBlocks(ctx context.Context, first, end int64, code string,
 		}
 		return nil
 	}
-	const piece = 512 // blocks
 	unreadable := 0
-	for lba := first; lba < end; lba += piece {
-		stop := min(lba+piece, end)
+	for _, part := range parts {
+		n, err := r.zeroPart(ctx, part, maxUnreadable-unreadable, zero, healed)
+		if errors.Is(err, errUnreadable) {
+			return refuse(code, "from LBA %d on more than %d blocks can't be read, so what lies there can't be judged: %v", parts[0].first, maxUnreadable, err)
+		}
+		if err != nil {
+			return err
+		}
+		unreadable += n
+	}
+	if unreadable > 0 {
+		r.notes = append(r.notes, fmt.Sprintf("%d blocks from LBA %d on can't be read; nothing of the payload lies there", unreadable, parts[0].first))
+	}
+	return nil
+}
+
+// errUnreadable says that more blocks can't be read than may be. It doesn't leave zeroBlocks.
+var errUnreadable = errors.New("too many blocks can't be read")
+
+// zeroPart is zeroBlocks for one part, of which at most so many blocks may be unreadable. It returns how many were.
+func (r *reading) zeroPart(ctx context.Context, part blockRange, most int, zero func(lba int64, b []byte) error, healed func(lba int64, unreadable bool)) (unreadable int, err error) {
+	const piece = 512 // blocks
+	for lba := part.first; lba < part.end; lba += piece {
+		stop := min(lba+piece, part.end)
 		err := r.each(ctx, lba, stop, zero)
-		var refused *RefusedError
 		if err == nil {
 			continue
 		}
-		if errors.As(err, &refused) || !r.src.Medium && healed == nil || context.Cause(ctx) != nil || r.src.lost(err) {
-			return err
+		if r.endsZero(ctx, err) || !r.src.Medium && healed == nil {
+			return 0, err
 		}
 		for one := lba; one < stop; one++ {
 			err := r.each(ctx, one, one+1, zero)
 			switch {
 			case err == nil:
-			case errors.As(err, &refused) || context.Cause(ctx) != nil || r.src.lost(err):
-				return err
+			case r.endsZero(ctx, err):
+				return 0, err
 			case !r.src.Medium || r.restoring:
 				r.claims.healed(one, true)
 			default:
-				if unreadable++; unreadable > maxUnreadable {
-					return refuse(code, "from LBA %d on more than %d blocks can't be read, so what lies there can't be judged: %v", first, maxUnreadable, err)
+				if unreadable++; unreadable > most {
+					return 0, fmt.Errorf("%w: %w", errUnreadable, err)
 				}
 			}
 		}
 	}
-	if unreadable > 0 {
-		r.notes = append(r.notes, fmt.Sprintf("%d blocks from LBA %d on can't be read; nothing of the payload lies there", unreadable, first))
-	}
-	return nil
+	return unreadable, nil
+}
+
+// endsZero tells whether an error isn't about a block that can't be read.
+func (r *reading) endsZero(ctx context.Context, err error) bool {
+	var refused *RefusedError
+	return errors.As(err, &refused) || context.Cause(ctx) != nil || r.src.lost(err)
 }

@@ -27,6 +27,9 @@ type VerifyOptions struct {
 	// NoRepair takes every damage for what it is without parity. Else data, tree and what is there twice are
 	// made good where the bundle has parity; [Verified.Repaired] tells.
 	NoRepair bool
+	// SampleSurplus has only samples read of what lies behind the image on a large medium; [Verified.Notes] says so.
+	// Else all of it is.
+	SampleSurplus bool
 	// Scratch is the folder for mended blocks, and when there is room for what a damaged medium gave, so that it
 	// isn't read again; empty: the folder for temporary files. Nothing is left there.
 	Scratch string

@@ -423,19 +423,20 @@ func TestImageChanges(t *testing.T) {
 	_, image := sealed()
 	for _, c := range []struct {
 		flaky
-		want error
+		want  error
+		phase Phase
 	}{
-		{flaky{at: chunk + 3, from: 1}, ErrImageChanged},
-		{flaky{at: 0, from: 1}, ErrImageChanged},
-		{flaky{at: chunk + 3, from: 1, err: errFault}, errFault},
-		{flaky{at: chunk + 3, from: 2, err: errFault}, errFault},
+		{flaky{at: chunk + 3, from: 1}, ErrImageChanged, PhaseWrite},
+		{flaky{at: 0, from: 1}, ErrImageChanged, PhaseWrite},
+		{flaky{at: chunk + 3, from: 1, err: errFault}, errFault, PhaseWrite},
+		{flaky{at: chunk + 3, from: 2, err: errFault}, errFault, PhaseRead},
 	} {
 		d := newDisk(t, used(image.Size+chunk))
 		c.ReaderAt = image.ReaderAt
 		changed := image
 		changed.ReaderAt = &c.flaky
 		rec, err := Write(t.Context(), d, changed, Options{})
-		if !errors.Is(err, c.want) || rec.Verified || !rec.Cleared || firstNonZeroOf(content(t, d.Medium)[:ImageBlock]) >= 0 {
+		if !errors.Is(err, c.want) || rec.Verified || !rec.Cleared || rec.Failure.Phase != c.phase || firstNonZeroOf(content(t, d.Medium)[:ImageBlock]) >= 0 {
 			t.Errorf("from read %d of byte %d on: %v, %+v", c.from, c.at, err, rec)
 		}
 	}
