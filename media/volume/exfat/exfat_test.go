@@ -1,0 +1,457 @@
+package exfat
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+)
+
+const long = "Übung mit 😀 und noch mehr.bin"
+
+func TestSample(t *testing.T) {
+	v := sample()
+	if !Probe(v.b) || Probe(v.b[:10]) || Probe(make([]byte, 512)) {
+		t.Error("it isn't recognised, or something else is")
+	}
+	fsys, err := v.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fsys.Name() != "exFAT" || fsys.Label() != "TEST 😀" {
+		t.Errorf("it is %s with label %q", fsys.Name(), fsys.Label())
+	}
+	got, bad := contents(fsys)
+	at := v.data
+	want := map[string]string{
+		"./": "", "DIR/": "", "EMPTY": "",
+		"a.TXT": string(v.b[at(10):][:512]) + string(v.b[at(30):][:512]) + string(v.b[at(20):][:476]),
+		long:    string(v.b[at(40):][:1000]), "DIR/b.txt": string(v.b[at(60):][:512]),
+		"half": string(v.b[at(80):][:100]) + strings.Repeat("\x00", 400),
+	}
+	if !maps.Equal(got, want) || len(bad) != 0 {
+		t.Errorf("it has %q and errors %v", slices.Sorted(maps.Keys(got)), bad)
+	}
+	if c := codes(fsys); c != "" {
+		t.Errorf("findings %v", fsys.Findings())
+	}
+	info, err := fsys.Stat("a.TXT")
+	if err != nil || info.Size() != 1500 || info.Mode() != 0o444 || info.ModTime().Format("2006-01-02 15:04:05.00") != "2026-07-09 10:34:57.50" {
+		t.Errorf("a.TXT: %v, %v", info, err)
+	}
+	if _, err := fsys.Open("A.txt"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("another case: %v", err)
+	}
+	if _, err := fsys.ReadLink("a.TXT"); !errors.Is(err, fs.ErrInvalid) {
+		t.Errorf("a link: %v", err)
+	}
+	if err := fstest.TestFS(fsys, "a.TXT", "DIR/b.txt", "EMPTY", "half", long); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestModTime(t *testing.T) {
+	const stamp = 44<<25 | 2<<21 | 29<<16 | 23<<11 | 59<<5 | 29
+	for _, c := range []struct {
+		stamp       uint32
+		tenms, zone byte
+		want        string
+	}{
+		{stamp, 0, 0, "2024-02-29 23:59:58.00"},
+		{stamp, 199, 0, "2024-02-29 23:59:59.99"},
+		{stamp, 0, 0x80, "2024-02-29 23:59:58.00"},
+		{stamp, 0, 0x7f, "2024-02-29 23:59:58.00"}, // not valid
+		{stamp, 0, 0x80 | 22, "2024-02-29 18:29:58.00"},
+		{stamp, 0, 0x80 | 0x7c, "2024-03-01 00:59:58.00"},
+		{stamp, 0, 0x80 | 0x40, "2024-03-01 15:59:58.00"},
+		{0xffffffff, 255, 0xff, "2108-04-01 08:19:04.55"},
+	} {
+		got := entry{stamp: c.stamp, tenms: c.tenms, zone: c.zone}.modTime().Format("2006-01-02 15:04:05.00")
+		if got != c.want {
+			t.Errorf("%08x %d %02x: %s, want %s", c.stamp, c.tenms, c.zone, got, c.want)
+		}
+	}
+}
+
+// other returns an entry set with one byte changed and its checksum made right.
+func other(x item, at int, to byte) []byte {
+	b := x.set()
+	b[at] = to
+	return sumSet(b)
+}
+
+func TestDamage(t *testing.T) {
+	le := binary.LittleEndian
+	full := []string{"./", "DIR/", "DIR/b.txt", "EMPTY", "a.TXT", "half", long}
+	in := func(x item) func(v vol) { return func(v vol) { v.put(v.data(50)+inDir, x) } }
+	raw := func(b []byte) func(v vol) { return func(v vol) { copy(v.b[v.data(50)+inDir:], b) } }
+	with := func(x item, change func(x *item)) item { change(&x); return x }
+	benignEntry := func(t byte) []byte { return append([]byte{t}, make([]byte, 31)...) }
+	for _, c := range []struct {
+		name   string
+		change func(v vol)
+		gone   string // path that can't be read
+		more   string // path beside the sample's
+		why    string // in its error
+		codes  string
+	}{
+		{"chain to a free cluster", func(v vol) { v.link(30, 0) }, "a.TXT", "", "free", ""},
+		{"chain to a bad cluster", func(v vol) { v.link(30, 0xfffffff7) }, "a.TXT", "", "bad", ""},
+		{"chain out of the volume", func(v vol) { v.link(30, testClusters+2) }, "a.TXT", "", "doesn't have", ""},
+		{"chain to cluster 1", func(v vol) { v.link(30, 1) }, "a.TXT", "", "doesn't have", ""},
+		{"chain too short", func(v vol) { v.link(30, eoc) }, "a.TXT", "", "ends after 2 of 3", ""},
+		{"chain too long", func(v vol) { v.chain(20, 21) }, "", "", "", "chain-slack"},
+		{"chain without an end", func(v vol) { v.link(20, 0) }, "", "", "", "chain-end"},
+		{"chain that loops", func(v vol) { v.link(30, 10) }, "a.TXT", "", "comes twice", ""},
+		{"chain to itself", func(v vol) { v.link(10, 10) }, "a.TXT", "", "comes twice", ""},
+		{"chain into another file", func(v vol) { v.link(30, 60) }, "a.TXT", "", "part of another file", ""},
+		{"chain into the up-case table", func(v vol) { v.link(30, 3) }, "a.TXT", "", "part of another file", ""},
+		{"chain into the bitmap", func(v vol) { v.link(30, 2) }, "a.TXT", "", "part of another file", ""},
+		{"chain into the root directory", func(v vol) { v.link(30, 5) }, "a.TXT", "", "part of another file", ""},
+		{"two files at one cluster", in(plainItem("c", 60, 1)), "DIR/c", "", "part of another file", ""},
+		{"run over another file", func(v vol) { v.mark(58, true).mark(59, true).put(v.data(50)+inDir, solidItem("c", 58, 1500)) }, "DIR/c", "", "part of another file", ""},
+		{"run behind the volume", in(solidItem("c", 401, 513)), "DIR/c", "", "end behind the volume's end", ""},
+		{"directory below itself", in(dirItem("c", 50)), "DIR/c", "", "part of another file", ""},
+		{"directory below itself as a run", in(with(dirItem("c", 50), func(x *item) { x.flags = 3 })), "DIR/c", "", "part of another file", ""},
+		{"the root directory below itself", in(dirItem("c", 4)), "DIR/c", "", "part of another file", ""},
+		{"directory without a cluster", in(dirItem("c", 0)), "DIR/c", "", "first cluster", ""},
+		{"directory of nothing", in(with(dirItem("c", 0), func(x *item) { x.size, x.valid = 0, 0 })), "", "DIR/c/", "", ""},
+		{"directory of nothing with a cluster", in(with(dirItem("c", 70), func(x *item) { x.size, x.valid = 0, 0 })), "DIR/c", "", "no bytes", ""},
+		{"directory longer than they can be", in(with(dirItem("c", 70), func(x *item) { x.size, x.valid = 1<<28+512, 1<<28+512 })), "DIR/c", "", "more than 268435456", ""},
+		{"directory of an odd size", func(v vol) {
+			clear(v.b[v.data(70):][:512])
+			v.chain(70).put(v.data(50)+inDir, with(dirItem("c", 70), func(x *item) { x.size, x.valid = 500, 500 }))
+		}, "", "DIR/c/", "", "dir-size"},
+		{"directory not written to its end", func(v vol) {
+			clear(v.b[v.data(70):][:512])
+			v.chain(70).put(v.data(50)+inDir, with(dirItem("c", 70), func(x *item) { x.valid = 0 }))
+		}, "", "DIR/c/", "", "dir-size"},
+		{"file without a cluster", in(plainItem("c", 0, 1)), "DIR/c", "", "first cluster", ""},
+		{"file behind the volume", in(plainItem("c", 60000, 1)), "DIR/c", "", "first cluster", ""},
+		{"file larger than the volume", in(plainItem("c", 70, 512*testClusters+1)), "DIR/c", "", "more than the volume", ""},
+		{"file of 2^63 bytes", in(with(plainItem("c", 70, 0), func(x *item) { x.size = 1 << 63 })), "DIR/c", "", "more than the volume", ""},
+		{"file of 2^64-1 bytes", in(with(solidItem("c", 70, 0), func(x *item) { x.size, x.valid = 1<<64-1, 1<<64-1 })), "DIR/c", "", "more than the volume", ""},
+		{"more bytes written than there are", in(with(plainItem("c", 70, 10), func(x *item) { x.valid = 11 })), "DIR/c", "", "11 bytes were written of its 10", ""},
+		{"bytes where there can be none", func(v vol) {
+			v.chain(70).put(v.data(50)+inDir, with(plainItem("c", 70, 10), func(x *item) { x.flags = 0 }))
+		}, "DIR/c", "", "can have none", ""},
+		{"empty file with clusters", in(plainItem("c", 70, 0)), "", "DIR/c", "", "chain-slack"},
+		{"file in free clusters", func(v vol) { v.mark(30, false) }, "", "", "", "not-allocated"},
+		{"run in free clusters", func(v vol) { v.mark(41, false) }, "", "", "", "not-allocated"},
+		{"directory in a free cluster", func(v vol) { v.mark(50, false) }, "", "", "", "not-allocated"},
+		{"root in a free cluster", func(v vol) { v.mark(5, false) }, "", "", "", "not-allocated"},
+		{"second entry of a name", in(plainItem("b.txt", 70, 1)), "", "", "", "duplicate-name"},
+		{"second entry of a name in another case", in(plainItem("B.txt", 70, 1)), "", "", "", "duplicate-name"},
+		{"entry set's checksum", func(v vol) { v.b[v.data(50)+8]++ }, "DIR/b.txt", "", "checksum is", "entry-checksum"},
+		{"entry set's checksum of a directory", func(v vol) { v.put(v.data(50)+inDir, dirItem("c", 70)); v.b[v.data(50)+inDir+2]++ }, "DIR/c", "", "checksum is", "entry-checksum"},
+		{"a name's hash", raw(other(plainItem("c", 70, 1), 36, 9)), "DIR/c", "", "hash of its name", "name-hash"},
+		{"a slash in a name", in(plainItem("../x", 0, 0)), "", "", "", "bad-name"},
+		{"dots as a name", in(dirItem("..", 50)), "", "", "", "bad-name"},
+		{"NUL in a name", in(plainItem("a\x00b", 0, 0)), "", "", "", "bad-name"},
+		{"half a surrogate", in(with(plainItem("", 0, 0), func(x *item) { x.name = []uint16{'a', 0xd83d, 'b'} })), "", "", "", "bad-name"},
+		{"characters that aren't allowed", in(plainItem("a:b", 0, 0)), "", "DIR/a:b", "", "name-characters"},
+		{"bytes behind a name", raw(other(plainItem("c", 0, 0), 64+6, 'x')), "", "DIR/c", "", "name-slack"},
+		{"no name", in(with(plainItem("", 0, 0), func(x *item) { x.more = [][]byte{benignEntry(0xe0)} })), "", "", "", "bad-entry-set"},
+		{"a name longer than its entries", raw(other(plainItem("c", 0, 0), 35, 16)), "", "", "", "bad-entry-set"},
+		{"a name shorter than its entries", raw(other(plainItem(long, 0, 0), 35, 15)), "", "", "", "bad-entry-set"},
+		{"set without a stream", raw(other(plainItem("c", 0, 0), 32, 0xc1)), "", "", "", "bad-entry-set"},
+		{"set without its end", raw(plainItem("c", 0, 0).set()[:64]), "", "", "", "bad-entry-set"},
+		{"set of one", raw(other(plainItem("c", 0, 0), 1, 1)), "", "", "", "bad-entry-set orphan-entry"},
+		{"set at the directory's end", func(v vol) {
+			for i := inDir; i < 480; i += 32 {
+				v.b[v.data(50)+i] = 5
+			}
+			copy(v.b[v.data(50)+448:v.data(50)+512], plainItem("c", 0, 0).set())
+		}, "", "", "", "bad-entry-set"},
+		{"set in a set", raw(slices.Concat(plainItem("c", 0, 0).set()[:64], plainItem("d", 0, 0).set())), "", "DIR/d", "", "bad-entry-set"},
+		{"a critical entry that isn't known, in a set", in(with(plainItem("c", 0, 0), func(x *item) { x.more = [][]byte{benignEntry(0xc5)} })), "", "", "", "bad-entry-set"},
+		{"data of a vendor", in(with(plainItem("c", 0, 0), func(x *item) { x.more = [][]byte{benignEntry(0xe0), benignEntry(0xe1)} })), "", "DIR/c", "", "vendor-data"},
+		{"entry of a kind that isn't known", raw(benignEntry(0x86)), "", "", "", "unknown-entry"},
+		{"a bitmap in a directory", raw(benignEntry(0x81)), "", "", "", "unknown-entry"},
+		{"part of a name alone", raw(benignEntry(0xc1)), "", "", "", "orphan-entry"},
+		{"entry behind the end", func(v vol) { v.put(v.data(50)+256, plainItem("late", 0, 0)) }, "", "", "", "behind-end"},
+		{"dirty", func(v vol) { v.b[106] = 2 }, "", "", "", "dirty"},
+		{"media failure", func(v vol) { v.b[106] = 4 }, "", "", "", "media-failure"},
+		{"boot code", func(v vol) { v.b[200] = 1; v.seal() }, "", "", "", "boot-code"},
+		{"boot code of halts", func(v vol) { copy(v.b[120:510], bytes.Repeat([]byte{0xf4}, 390)); v.seal() }, "", "", "", ""},
+		{"boot code further on", func(v vol) { v.b[8*512+507] = 1; v.seal() }, "", "", "", "boot-code"},
+		{"boot regions differ", func(v vol) {
+			v.b[200] = 1
+			v.seal()
+			b := slices.Clone(v.b[12*512 : 24*512])
+			v.b[200] = 0
+			v.seal()
+			copy(v.b[12*512:], b)
+		}, "", "", "", "boot-copy"},
+		{"the boot region's copy has a bad checksum", func(v vol) { v.b[13*512]++ }, "", "", "", "boot-copy"},
+		{"flags and use are none of the checksum", func(v vol) { v.b[112] = 7 }, "", "", "", ""},
+		{"label too long", func(v vol) { v.b[v.data(4)+65] = 12 }, "", "", "", "bad-label"},
+		{"no bitmap", func(v vol) { v.b[v.data(4)] = 1 }, "", "", "", "bitmap"},
+		{"a bitmap for fewer clusters", func(v vol) { v.b[v.data(4)+24]-- }, "", "", "", "bitmap"},
+		{"a bitmap for more clusters", func(v vol) { v.b[v.data(4)+24]++ }, "", "", "", "bitmap"},
+		{"a bitmap elsewhere", func(v vol) { v.b[v.data(4)+22] = 1 }, "", "", "", "bitmap"},
+		{"a second bitmap", func(v vol) {
+			at := v.data(4)
+			for v.b[at] != 0 {
+				at += 32
+			}
+			v.system(at, typeBitmap, 2, 50, 0)
+		}, "", "", "", "system-twice"},
+		{"no up-case table", func(v vol) { v.b[v.data(4)+32] = 2 }, "", "", "", "upcase"},
+		{"up-case table's checksum", func(v vol) { v.b[v.data(4)+36]++ }, "", "", "", "upcase"},
+		{"up-case table too long", func(v vol) { le.PutUint64(v.b[v.data(4)+56:], maxUpcase+2) }, "", "", "", "upcase"},
+		{"up-case table of half a character", func(v vol) { v.b[v.data(4)+56]++ }, "", "", "", "upcase"},
+		{"up-case table to a free cluster", func(v vol) { v.link(3, 0); v.b[v.data(4)+57] = 4 }, "", "", "", "upcase"},
+	} {
+		v := sample()
+		c.change(v)
+		fsys, err := v.open()
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		got, bad := contents(fsys)
+		want := slices.Clone(full)
+		if c.more != "" {
+			want = append(want, c.more)
+		}
+		want = slices.DeleteFunc(want, func(s string) bool { return s == c.gone })
+		slices.Sort(want)
+		if have := slices.Sorted(maps.Keys(got)); !slices.Equal(have, want) {
+			t.Errorf("%s: the tree is %q, want %q", c.name, have, want)
+		}
+		if c.gone == "" != (len(bad) == 0) {
+			t.Errorf("%s: errors %v", c.name, bad)
+		} else if c.gone != "" {
+			var f *FormatError
+			if !errors.As(bad[c.gone], &f) || !strings.Contains(f.Msg, c.why) || f.Path != c.gone || f.Offset <= 0 {
+				t.Errorf("%s: %v, want %q", c.name, bad, c.why)
+			}
+		}
+		if have := codes(fsys); have != c.codes {
+			t.Errorf("%s: findings %v, want %q", c.name, fsys.Findings(), c.codes)
+		}
+		// The second look says the same and finds nothing twice.
+		n := len(fsys.Findings())
+		again, _ := contents(fsys)
+		if !maps.Equal(got, again) || len(fsys.Findings()) != n {
+			t.Errorf("%s: the second look differs: %q, %v", c.name, slices.Sorted(maps.Keys(again)), fsys.Findings())
+		}
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	le := binary.LittleEndian
+	put32 := func(at int, n uint32) func(v *vol) { return func(v *vol) { le.PutUint32(v.b[at:], n) } }
+	for _, c := range []struct {
+		name   string
+		change func(v *vol)
+		why    string
+	}{
+		{"zeros", func(v *vol) { clear(v.b) }, "isn't called"},
+		{"one byte less than a boot sector", func(v *vol) { v.b = v.b[:511] }, "no boot sector"},
+		{"no signature", func(v *vol) { v.b[511] = 0 }, "no signature"},
+		{"parameters of FAT", func(v *vol) { v.b[11] = 2 }, "where FAT has"},
+		{"revision 2", func(v *vol) { v.b[105] = 2 }, "revision 2.00"},
+		{"sectors of 256", func(v *vol) { v.b[108] = 8 }, "sectors have"},
+		{"sectors of 8192", func(v *vol) { v.b[108] = 13 }, "sectors have"},
+		{"clusters of 64 MiB", func(v *vol) { v.b[109] = 17 }, "clusters have"},
+		{"no FAT", func(v *vol) { v.b[110] = 0 }, "0 FATs"},
+		{"three FATs", func(v *vol) { v.b[110] = 3 }, "3 FATs"},
+		{"2^64-1 sectors", func(v *vol) { copy(v.b[72:80], "\xff\xff\xff\xff\xff\xff\xff\xff") }, "sectors"},
+		{"FAT in the boot region", put32(80, 23), "inside of the boot regions"},
+		{"FAT too short", put32(84, 3), "too few for"},
+		{"clusters in the FAT", put32(88, 27), "inside of the FAT"},
+		{"two FATs where there is room for one", func(v *vol) { v.b[110] = 2 }, "inside of the FAT"},
+		{"more clusters than room", put32(92, testClusters+1), "behind the volume's end"},
+		{"clusters behind the medium", func(v *vol) { le.PutUint64(v.b[72:], 1<<40); le.PutUint32(v.b[88:], 1<<30) }, "behind the medium's end"},
+		{"root at 0", put32(96, 0), "root directory's cluster"},
+		{"root outside", put32(96, testClusters+2), "root directory's cluster"},
+		{"root that loops", func(v *vol) { v.link(5, 4) }, "comes twice"},
+		{"root to a free cluster", func(v *vol) { v.link(5, 0) }, "free"},
+		{"a medium that ends in the boot region", func(v *vol) { v.b = v.b[:600]; le.PutUint32(v.b[88:], 0) }, ""},
+	} {
+		v := sample()
+		c.change(&v)
+		if len(v.b) > 24*512 {
+			v.seal()
+		}
+		_, err := v.open()
+		var f *FormatError
+		if !errors.As(err, &f) || !strings.Contains(err.Error(), c.why) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.why)
+		}
+	}
+	// Every byte of the boot region counts but those that change when the volume is used, and a right copy doesn't help.
+	region := sample()
+	for i := 0; i < 12*512; i++ {
+		if i >= 512 {
+			i += 40
+		}
+		v := vol{slices.Clone(region.b), region.heap}
+		v.b[min(i, 12*512-1)] ^= 0x80
+		_, err := v.open()
+		if free := i == 106 || i == 107 || i == 112; free != (err == nil) {
+			t.Errorf("byte %d changed: %v", i, err)
+		} else if err != nil && i >= 512 && !strings.Contains(err.Error(), "that of its copy is right") {
+			t.Errorf("byte %d changed: %v", i, err)
+		}
+	}
+	v := sample()
+	v.b[600]++
+	v.b[12*512+600]++
+	if _, err := v.open(); err == nil || !strings.Contains(err.Error(), "so is that of its copy") {
+		t.Errorf("both boot regions changed: %v", err)
+	}
+}
+
+// TestManyClusters has a volume that says of itself that it has more clusters than are read, on a sparse medium that is large enough.
+func TestManyClusters(t *testing.T) {
+	v := newVol()
+	le := binary.LittleEndian
+	le.PutUint32(v.b[92:], maxClusters+1)
+	le.PutUint32(v.b[84:], maxClusters/128+1)
+	le.PutUint32(v.b[88:], 1<<20)
+	le.PutUint64(v.b[72:], 1<<32)
+	v.seal()
+	_, err := Open(&sparse{v.b, 1 << 41}, 1<<41)
+	if err == nil || !strings.Contains(err.Error(), "more than the") {
+		t.Errorf("more clusters than are read: %v", err)
+	}
+}
+
+// TestSecondFAT has a volume of TexFAT whose second FAT and bitmap are in use.
+func TestSecondFAT(t *testing.T) {
+	v := sample()
+	le := binary.LittleEndian
+	b := slices.Concat(v.b[:testHeap], v.b[testFat:testHeap], v.b[testHeap:])
+	clear(b[testFat:testHeap])
+	b[106], b[110] = 1, 2
+	le.PutUint32(b[88:], (testHeap+testFatSize)/512)
+	le.PutUint64(b[72:], uint64(len(b)/512))
+	b[testHeap+testFatSize+2*512+1] = 1 // the bitmap's flag
+	w := vol{b, testHeap + testFatSize}.seal()
+	fsys, err := w.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, bad := contents(fsys)
+	if len(got) != 7 || len(bad) != 0 || codes(fsys) != "fat-copies" {
+		t.Errorf("%d files, errors %v, findings %v", len(got), bad, fsys.Findings())
+	}
+}
+
+// TestManyEntries has a directory with more files than are kept in memory, and one that lists as many as are.
+func TestManyEntries(t *testing.T) {
+	for _, c := range []struct {
+		files int
+		why   string
+	}{{50_000, ""}, {120_000, "bytes of memory"}} {
+		size := int64(c.files * 96)
+		clusters := int(size/512) + 1
+		v := bigVol(clusters + 20)
+		x := dirItem("many", 10)
+		x.flags, x.size, x.valid = 3, uint64(clusters*512), uint64(clusters*512)
+		v.put(v.data(4)+96, x)
+		at := v.data(10)
+		for i := range c.files {
+			at = v.put(at, item{u16(string(rune(0x4e00+i%20000)) + string(rune(0x4e00+i/20000))), 0, 1, 0, 0, 0, nil})
+		}
+		start := time.Now()
+		fsys, err := v.open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		es, err := fsys.ReadDir("many")
+		if c.why == "" && (err != nil || len(es) != c.files) || c.why != "" && (err == nil || !strings.Contains(err.Error(), c.why)) {
+			t.Errorf("%d files: %d, %v", c.files, len(es), err)
+		}
+		if d := time.Since(start); d > 10*time.Second {
+			t.Errorf("%d files: took %v", c.files, d)
+		}
+	}
+}
+
+// TestGone has a device that stops answering at some read: its error comes through, whichever it was.
+func TestGone(t *testing.T) {
+	gone := errors.New("no such device")
+	for left := range 16 {
+		v := sample()
+		r := &failing{bytes.NewReader(v.b), left, gone}
+		fsys, err := Open(r, int64(len(v.b)))
+		if err != nil {
+			if !errors.Is(err, gone) {
+				t.Errorf("read %d: %v", left, err)
+			}
+			continue
+		}
+		_, bad := contents(fsys)
+		if len(bad) == 0 && r.left < 0 {
+			t.Errorf("read %d: no error", left)
+		}
+		for path, err := range bad {
+			if !errors.Is(err, gone) {
+				t.Errorf("read %d: %q: %v", left, path, err)
+			}
+		}
+	}
+}
+
+func TestVolumeSize(t *testing.T) {
+	v := sample()
+	for _, c := range []struct {
+		add  int
+		code string
+	}{{1, "volume-slack"}, {0, ""}, {-512, "past-end"}} {
+		b := append(slices.Clone(v.b), make([]byte, max(c.add, 0))...)
+		b = b[:len(v.b)+c.add]
+		fsys, err := Open(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			t.Errorf("%+d bytes: %v", c.add, err)
+			continue
+		}
+		if got := codes(fsys); got != c.code {
+			t.Errorf("%+d bytes: findings %v", c.add, fsys.Findings())
+		}
+	}
+	binary.LittleEndian.PutUint32(v.b[92:], testClusters-1)
+	fsys, err := v.seal().open()
+	if err != nil || codes(fsys) != "heap-slack" {
+		t.Errorf("a cluster less than there is room for: %v", err)
+	}
+}
+
+func TestRandomAccess(t *testing.T) {
+	fsys, err := sample().open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a.TXT", long, "half"} {
+		want, err := fs.ReadFile(fsys, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := fsys.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := f.(io.ReaderAt)
+		for off := 0; off < len(want); off += 37 {
+			for _, n := range []int{1, 100, 513, 1500} {
+				b := bytes.Repeat([]byte{1}, n)
+				k, err := r.ReadAt(b, int64(off))
+				exp := want[off:min(len(want), off+n)]
+				if !bytes.Equal(b[:k], exp) || (len(exp) < n) != (err == io.EOF) {
+					t.Fatalf("%s: %d bytes at %d: %d, %v", name, n, off, k, err)
+				}
+			}
+		}
+	}
+}
