@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"sallyport/media/volume"
+	"sallyport/media/volume/exfat"
 	"sallyport/media/volume/fat"
 	"sallyport/media/volume/part"
 )
@@ -129,6 +130,17 @@ func (e *examination) gaps(table *part.Table) error {
 	return nil
 }
 
+// reader returns what opens the file system whose first 4 KiB are boot, nil for one that isn't read here.
+func reader(boot []byte) func(r io.ReaderAt, size int64) (volume.FS, error) {
+	switch {
+	case fat.Probe(boot):
+		return func(r io.ReaderAt, size int64) (volume.FS, error) { return fat.Open(r, size) }
+	case exfat.Probe(boot):
+		return func(r io.ReaderAt, size int64) (volume.FS, error) { return exfat.Open(r, size) }
+	}
+	return nil
+}
+
 // volume looks at what a partition holds.
 func (e *examination) volume(v Volume) error {
 	r := io.NewSectionReader(e.r, v.Start, v.Size)
@@ -141,8 +153,9 @@ func (e *examination) volume(v Volume) error {
 	if _, err := r.ReadAt(boot, 0); err != nil && err != io.EOF {
 		return err
 	}
+	open := reader(boot)
 	switch {
-	case !fat.Probe(boot):
+	case open == nil:
 		switch v.Holds {
 		case bundleName: // which others check
 		case "":
@@ -155,7 +168,7 @@ func (e *examination) volume(v Volume) error {
 	case len(e.systems) >= maxRead:
 		e.found.Add(CodeUnread, v.Start, "", "only %d file systems of a medium are read", maxRead)
 	default:
-		system, err := fat.Open(r, v.Size)
+		system, err := open(r, v.Size)
 		if err != nil {
 			e.found.Add(CodeDamaged, v.Start, "", "%s can't be read: %v", v.Holds, err)
 			break

@@ -129,6 +129,31 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
+// TestExFAT has a volume in a partition, read as a whole, and one whose boot region was changed.
+func TestExFAT(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "image")
+	run(t, "", "truncate", "-s", "8M", image)
+	run(t, "", "mkfs.exfat", "-L", "STICK", image)
+	whole, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	medium := stick(t, "label: gpt\nstart=2048, size=16384, type=EBD0A0A2-B9E5-4433-87C0-68B6B72699C7\n")
+	copy(medium[2048*512:], whole)
+	report, systems, err := Examine(t.Context(), bytes.NewReader(medium), int64(len(medium)), 512)
+	if err != nil || len(systems) != 1 || len(report.Findings) != 0 {
+		t.Fatalf("%d file systems, %+v, %v", len(systems), report, err)
+	}
+	if v := report.Volumes[0]; v.Holds != "exFAT" || v.Label != "STICK" || v.Files != 1 {
+		t.Errorf("%+v", v)
+	}
+	medium[2048*512+600]++
+	report, systems, err = Examine(t.Context(), bytes.NewReader(medium), int64(len(medium)), 512)
+	if err != nil || len(systems) != 0 || len(report.Findings) != 1 || report.Findings[0].Code != CodeDamaged || !strings.Contains(report.Findings[0].Detail, "checksum") {
+		t.Errorf("%d file systems, %+v, %v", len(systems), report, err)
+	}
+}
+
 // zeros is a medium of zeros.
 type zeros struct{ end int64 }
 

@@ -30,6 +30,9 @@ const (
 	// maxDepth is how many directories are followed below each other.
 	maxDepth = 128
 
+	// maxGap is how much of what lies beside the FAT, and belongs to nothing, is looked at on either side.
+	maxGap = 4 << 20
+
 	// bootSectors is how long the boot region is, checksum included; its copy follows (sections 2.1 and 3).
 	bootSectors = 12
 )
@@ -106,6 +109,9 @@ func Open(r io.ReaderAt, size int64) (*FS, error) {
 	f.flags(boot)
 	f.fat.init(func(b []byte, off int64) error { return f.readAt(b, f.fatStart+off) }, f.fatSize)
 	f.taken = make([]uint64, (uint64(f.clusters)+2+63)/64)
+	if err := f.checkGaps(boot); err != nil {
+		return nil, err
+	}
 	if err := f.readRoot(); err != nil {
 		return nil, err
 	}
@@ -252,6 +258,30 @@ func filled(b []byte, with byte) bool {
 		}
 	}
 	return true
+}
+
+// checkGaps looks between the boot regions and the FAT and between the FAT and the first cluster, where nothing belongs (section 2, FatAlignment and ClusterHeapAlignment).
+func (f *FS) checkGaps(boot []byte) error {
+	first := int64(binary.LittleEndian.Uint32(boot[80:])) * f.sector
+	buf := make([]byte, 256<<10)
+	for _, gap := range [][2]int64{{2 * bootSectors * f.sector, first}, {first + int64(boot[110])*f.fatSize, f.dataStart}} {
+		from, to := gap[0], gap[1]
+		if to-from > maxGap {
+			f.list.Add("gap-sampled", from+maxGap, "", "of the %d bytes beside the FAT the first %d were looked at", to-from, maxGap)
+			to = from + maxGap
+		}
+		for ; from < to; from += int64(len(buf)) {
+			b := buf[:min(int64(len(buf)), to-from)]
+			if err := f.readAt(b, from); err != nil {
+				return err
+			}
+			if i := bytes.IndexFunc(b, func(r rune) bool { return r != 0 }); i >= 0 {
+				f.list.Add("gap-data", from+int64(i), "", "there are bytes between the boot region, the FAT and the clusters, where nothing belongs")
+				break
+			}
+		}
+	}
+	return nil
 }
 
 // flags tells what the volume says of its state (section 3.1.13).

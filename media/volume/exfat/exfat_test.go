@@ -312,6 +312,39 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// TestGaps has bytes beside the FAT, and more room there than is looked at.
+func TestGaps(t *testing.T) {
+	le := binary.LittleEndian
+	const before, behind = 3 * 512, 5 * 512
+	for _, c := range []struct {
+		at    int
+		codes string
+	}{{0, ""}, {testFat, "gap-data"}, {testFat + before - 1, "gap-data"}, {testFat + before, ""}, {testHeap + before, "gap-data"}, {testHeap + before + behind - 1, "gap-data"}} {
+		v := sample()
+		b := slices.Concat(v.b[:testFat], make([]byte, before), v.b[testFat:testHeap], make([]byte, behind), v.b[testHeap:])
+		le.PutUint32(b[80:], (testFat+before)/512)
+		le.PutUint32(b[88:], (testHeap+before+behind)/512)
+		le.PutUint64(b[72:], uint64(len(b)/512))
+		w := vol{b, testHeap + before + behind}.seal()
+		if c.at != 0 {
+			b[c.at]++
+		}
+		fsys, err := w.open()
+		if err != nil || codes(fsys) != c.codes || c.codes != "" && fsys.Findings()[0].Offset != int64(c.at) {
+			t.Errorf("byte %d: %v, findings %v", c.at, err, fsys.Findings())
+		}
+	}
+	v := sample()
+	const far = 32 << 20
+	b := slices.Concat(v.b[:testHeap], make([]byte, far), v.b[testHeap:])
+	le.PutUint32(b[88:], (testHeap+far)/512)
+	le.PutUint64(b[72:], uint64(len(b)/512))
+	fsys, err := vol{b, testHeap + far}.seal().open()
+	if err != nil || codes(fsys) != "gap-sampled" {
+		t.Errorf("a wide gap: %v, findings %v", err, fsys.Findings())
+	}
+}
+
 // TestManyClusters has a volume that says of itself that it has more clusters than are read, on a sparse medium that is large enough.
 func TestManyClusters(t *testing.T) {
 	v := newVol()
