@@ -26,7 +26,7 @@ const mountFlags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOE
 
 // Volume is what Mount mounts.
 type Volume struct {
-	Device string   // a block device or an image file
+	Device string   // a block device, an image file, or the generic node (/dev/sgN) of a disk that no driver is bound to
 	ID     [32]byte // the seal digest; its first half names the mapping
 	Verity
 }
@@ -70,6 +70,10 @@ func CheckMount(ctx context.Context, device, dir string) error {
 // medium; what differs is an I/O error for its reader. The caller vouches for v: it comes from a seal whose signatures
 // are good. Nothing of the medium is parsed before that mapping stands, and nothing but what it gives.
 //
+// To a disk that is given by its generic node sd is bound first: then the kernel looks for partitions on it. Whoever has
+// that node open, as it is since the medium was read, knows that it is still that disk. With the mapping it is unbound
+// again.
+//
 // It needs root, device-mapper with dm-verity and isofs in the kernel, and for an image file a loop device. [Unmount], or
 // any other umount, ends all of it; so does the death of this process before the volume is mounted. What an earlier one
 // left in the one moment where that isn't so is cleared away.
@@ -94,12 +98,21 @@ func Mount(ctx context.Context, v Volume, dir string) (_ *Mounted, err error) {
 	if _, err := m.removeStale(); err != nil {
 		return nil, wrap(err)
 	}
+	suffix, unbind, err := v.bind(ctx)
+	if err != nil {
+		return nil, wrap(err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, unbind())
+		}
+	}()
 	device, rdev, err := openBlock(v)
 	if err != nil {
 		return nil, err
 	}
 	defer device.Close() // the mapping has it open by then
-	d, err := makeMapping(m, mappingName(v.ID, rdev), rdev, v.Verity, openMapped)
+	d, err := makeMapping(m, mappingName(v.ID, rdev)+suffix, rdev, v.Verity, openMapped)
 	if errors.Is(err, unix.EBUSY) {
 		err = fmt.Errorf("it is mounted already: %w", err)
 	}
@@ -114,6 +127,24 @@ func Mount(ctx context.Context, v Volume, dir string) (_ *Mounted, err error) {
 		return nil, wrap(explainMount(err))
 	}
 	return &Mounted{Dir: dir, Device: d.node.Name()}, nil
+}
+
+// bind makes v.Device a block device, if it is a generic one. unbind takes that back.
+func (v *Volume) bind(ctx context.Context) (suffix string, unbind func() error, err error) {
+	info, err := os.Stat(v.Device)
+	if err != nil || info.Mode()&fs.ModeCharDevice == 0 {
+		return "", func() error { return nil }, nil // whoever opens it says what is wrong with it
+	}
+	number, err := genericNumber(v.Device)
+	if err != nil {
+		return "", nil, err
+	}
+	node, address, err := systemBus.bind(ctx, systemBus.unit(number))
+	if err != nil {
+		return "", nil, err
+	}
+	v.Device = node
+	return boundSuffix, func() error { return systemBus.unbind(address) }, nil
 }
 
 // mountPoint finds out what a directory is called where the kernel lists mounts, and that nothing would be hidden in it.
@@ -294,6 +325,7 @@ func (m mapper) unmount(ctx context.Context, at *mountEntry, res *Unmounted) err
 		return notOurs(at)
 	}
 	// Afterwards nobody can be asked any more.
+	unit := systemBus.boundUnit(state.name)
 	if res.Damaged, err = m.damaged(state.name); err != nil {
 		return err
 	}
@@ -303,6 +335,8 @@ func (m mapper) unmount(ctx context.Context, at *mountEntry, res *Unmounted) err
 	res.Mounted = true
 	for deadline := time.Now().Add(removalPatience); ; {
 		switch _, err := m.status(state.name); {
+		case err == unix.ENXIO && unit != "":
+			return systemBus.unbind(unit)
 		case err == unix.ENXIO:
 			return nil
 		case err != nil:

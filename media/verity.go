@@ -46,7 +46,7 @@ const (
 )
 
 // mappingName identifies a mapping: by the volume, and by the block device that it lies on. Two discs of one bundle can
-// be mounted beside each other, one disc only once.
+// be mounted beside each other, one disc only once. Behind it may stand boundSuffix.
 func mappingName(id [32]byte, rdev uint64) string {
 	return fmt.Sprintf("%s%x-%d-%d", namePrefix, id[:idDigits/2], unix.Major(rdev), unix.Minor(rdev))
 }
@@ -165,9 +165,16 @@ func (m mapper) removeStale() ([]string, error) {
 		if err != nil || !isOurs(name, state.uuid) {
 			continue // gone meanwhile, or somebody else's
 		}
+		unit := systemBus.boundUnit(name)
 		switch err := m.remove(name); err {
 		case nil:
 			removed = append(removed, name)
+			if unit == "" {
+				break
+			}
+			if err := systemBus.unbind(unit); err != nil {
+				return removed, err
+			}
 		case unix.ENXIO, unix.EBUSY: // gone meanwhile, or mounted
 		default:
 			return removed, fmt.Errorf("remove the stale mapping %s: %w", name, err)

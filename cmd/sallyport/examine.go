@@ -13,8 +13,6 @@ import (
 
 	"sallyport/media/confined"
 	"sallyport/media/examine"
-	"sallyport/media/sbc"
-	"sallyport/media/scsi"
 	"sallyport/media/volume"
 	"sallyport/scan"
 )
@@ -59,12 +57,14 @@ func (e *env) openMedium(name string) (*rawMedium, error) {
 	if err == nil && info.Mode()&os.ModeCharDevice != 0 {
 		return e.openGeneric(name)
 	}
-	src, err := e.openSource(name)
+	src, err := e.openAny(name)
 	if err != nil {
 		return nil, err
 	}
 	m := &rawMedium{ReaderAt: src.ReaderAt, size: src.Size, block: 512, close: src.Close}
-	if info != nil && !info.Mode().IsRegular() {
+	if src.block > 0 {
+		m.block = src.block
+	} else if info != nil && !info.Mode().IsRegular() {
 		if m.block, err = blockSize(name); err != nil {
 			return nil, errors.Join(err, src.Close())
 		}
@@ -74,13 +74,9 @@ func (e *env) openMedium(name string) (*rawMedium, error) {
 
 // openGeneric opens a disk that the kernel has bound no driver to but sg.
 func (e *env) openGeneric(name string) (*rawMedium, error) {
-	device, err := scsi.OpenDisk(name)
+	disk, device, err := e.openStick(name)
 	if err != nil {
 		return nil, deviceError(name, err)
-	}
-	disk, err := sbc.OpenDisk(e.ctx, device)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", name, err), device.Close())
 	}
 	return &rawMedium{ReaderAt: disk, size: disk.Size(), block: disk.BlockSize(), close: device.Close}, nil
 }

@@ -22,6 +22,7 @@ type importCmd struct {
 	AllowUnknownSigners bool   `help:"Let signatures pass by keys that the trust root doesn't list."`
 	CaseClash           bool   `help:"Let names pass that differ only in case."`
 	GapReason           string `help:"Why a gap in the sequence is all right; it stays in the log." placeholder:"TEXT"`
+	surplusFlag
 }
 
 func (c *importCmd) Help() string {
@@ -95,7 +96,7 @@ func (c *importCmd) admit(e *env, st *state, src *source) (_ *importResult, err 
 	}()
 	bar := e.progress()
 	v, err := st.verify(e, src, bundle.VerifyOptions{
-		AllowUnknownSigners: c.AllowUnknownSigners, Entries: scanEntries(c.CaseClash), Sink: sink, Progress: bar.update,
+		AllowUnknownSigners: c.AllowUnknownSigners, Entries: scanEntries(c.CaseClash), Sink: sink, SampleSurplus: c.sampled(), Progress: bar.update,
 		Scratch: filepath.Join(c.Spool, ".incoming"),
 	}, c.GapReason)
 	bar.end(err)

@@ -5,19 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
+	"sync"
 
 	"sallyport/bundle"
 	"sallyport/bundle/trust"
 	"sallyport/media"
+	"sallyport/media/scsi"
 )
 
 type mountCmd struct {
-	Source              string `arg:"" help:"An image file or a block device."`
+	Source              string `arg:"" help:"An image file, a block device, or a stick by its generic node, /dev/sgN."`
 	Dir                 string `arg:"" help:"An empty directory." type:"path"`
 	Trust               string `required:"" help:"The trust root." placeholder:"FILE"`
 	AllowUnknownSigners bool   `help:"Let signatures pass by keys that the trust root doesn't list."`
 	CaseClash           bool   `help:"Let names pass that differ only in case."`
+	surplusFlag
 }
 
 func (c *mountCmd) Help() string {
@@ -26,8 +30,12 @@ the kernel's dm-verity with the root hash that was signed, so that a block which
 an I/O error whenever it is read; read-only, without programs, set-user-id bits and device nodes. Nothing is let in:
 that is import. It needs root. What is damaged is not mounted: repair writes it whole to a file, which can be.
 
+A stick that came in through the gate has no block device: it is verified by its generic node first, and only then gets
+one from the kernel, until umount.
+
 Examples:
   sallyport mount /dev/sr0 /mnt --trust trust.json
+  sallyport mount /dev/sg1 /mnt --trust trust.json
   sallyport mount bundle.iso /mnt --trust trust.json
   sallyport umount /mnt`
 }
@@ -54,11 +62,26 @@ func (c *mountCmd) run(e *env) (result, error) {
 	if err := media.CheckMount(e.ctx, c.Source, c.Dir); err != nil {
 		return nil, pathError(err)
 	}
-	v, err := c.verify(e, root)
+	device, unbound, err := blockDevice(c.Source)
+	if err != nil {
+		return nil, pathError(err)
+	}
+	src, err := e.openSource(c.Source)
+	if err != nil {
+		return nil, err
+	}
+	closed := sync.OnceValue(src.Close)
+	defer closed()
+	v, err := c.verify(e, root, src)
 	if err != nil {
 		return nil, about(c.Source, err)
 	}
-	volume, err := volumeOf(c.Source, v)
+	if !unbound { // else it stays open, so that no other disk comes to its node
+		if err := closed(); err != nil {
+			return nil, err
+		}
+	}
+	volume, err := volumeOf(device, v)
 	if err != nil {
 		return nil, err
 	}
@@ -76,15 +99,11 @@ func (c *mountCmd) run(e *env) (result, error) {
 
 // verify makes every check that rests on the trust root alone. It takes no damage for good that only a repair heals: the
 // kernel reads what is on the medium.
-func (c *mountCmd) verify(e *env, root *trust.Root) (*bundle.Verified, error) {
-	src, err := e.openSource(c.Source)
-	if err != nil {
-		return nil, err
-	}
+func (c *mountCmd) verify(e *env, root *trust.Root, src *source) (*bundle.Verified, error) {
 	var claims *bundle.Claims
 	bar := e.progress()
 	v, err := bundle.Verify(e.ctx, src.Source, root, bundle.VerifyOptions{
-		AllowUnknownSigners: c.AllowUnknownSigners, Entries: scanEntries(c.CaseClash), NoRepair: true, Progress: bar.update,
+		AllowUnknownSigners: c.AllowUnknownSigners, Entries: scanEntries(c.CaseClash), NoRepair: true, SampleSurplus: c.sampled(), Progress: bar.update,
 		Fresh: func(found *bundle.Claims) error {
 			claims = found
 			return nil
@@ -94,7 +113,25 @@ func (c *mountCmd) verify(e *env, root *trust.Root) (*bundle.Verified, error) {
 	if err != nil && claims != nil && claims.Geometry.Roots > 0 {
 		err = adviseRepaired(err)
 	}
-	return v, errors.Join(err, src.Close())
+	return v, err
+}
+
+// blockDevice is what the kernel has for a source: that itself, or the block device of a generic node. unbound says that
+// it is the generic node of a disk that has none.
+func blockDevice(name string) (device string, unbound bool, err error) {
+	if !scsi.IsNode(name) {
+		return name, false, nil
+	}
+	block, err := media.BlockOf(name)
+	switch {
+	case errors.Is(err, fs.ErrInvalid): // it is one itself
+		return name, false, nil
+	case err != nil:
+		return "", false, err
+	case block == "":
+		return name, true, nil
+	}
+	return block, false, nil
 }
 
 // adviseRepaired says of damage that parity may make good how it can be mounted nevertheless.

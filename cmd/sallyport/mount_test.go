@@ -92,7 +92,15 @@ func TestMountTakesNoRepaired(t *testing.T) {
 	}
 	e := &env{ctx: t.Context(), stderr: &bytes.Buffer{}, quiet: true}
 	c := &mountCmd{Source: in("good.iso")}
-	v, err := c.verify(e, root)
+	verify := func() (*bundle.Verified, error) {
+		src, err := e.openSource(c.Source)
+		if err != nil {
+			return nil, err
+		}
+		defer src.Close()
+		return c.verify(e, root, src)
+	}
+	v, err := verify()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +123,7 @@ func TestMountTakesNoRepaired(t *testing.T) {
 		if err := os.WriteFile(c.Source, damaged, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.verify(e, root); err == nil {
+		if _, err := verify(); err == nil {
 			t.Errorf("%s damaged: it would be mounted", place)
 		} else if code, ref := classify(t.Context(), about(c.Source, err)); code != exitRefused || !strings.Contains(ref.Advice, "sallyport repair, and mount that") {
 			t.Errorf("%s damaged: exit status %d, %+v: %v", place, code, ref, err)

@@ -19,15 +19,39 @@ import (
 // source is an opened SRC. Close it when done.
 type source struct {
 	bundle.Source
+	block int // bytes in a logical block of a disk; 0: it is none
 	close func() error
 }
 
 func (s *source) Close() error { return s.close() }
 
-// openSource opens an image file, a block device, or the disc in an optical drive, for reading only.
+// openSource opens an image file, a block device, a stick by its generic node, or the disc in an optical drive, for
+// reading only: what a bundle may come on.
 func (e *env) openSource(name string) (*source, error) {
-	if strings.HasPrefix(name, "sim:") || scsi.IsNode(name) {
+	src, err := e.openAny(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := src.checkBlocks(); err != nil {
+		return nil, errors.Join(about(name, err), src.Close())
+	}
+	return src, nil
+}
+
+// openAny is openSource for any medium.
+func (e *env) openAny(name string) (*source, error) {
+	if strings.HasPrefix(name, "sim:") {
 		return e.openDisc(name)
+	}
+	if scsi.IsNode(name) {
+		src, err := e.openCarrier(name)
+		if _, other := errors.AsType[*scsi.NotDiskError](err); other {
+			return e.openDisc(name)
+		}
+		if err != nil {
+			return nil, about(name, deviceError(name, err))
+		}
+		return src, nil
 	}
 	f, info, err := openInput(name)
 	if err != nil {
@@ -46,6 +70,9 @@ func (e *env) openSource(name string) (*source, error) {
 	src := &source{Source: bundle.Source{ReaderAt: f, Size: size, Gone: deviceGone}, close: f.Close}
 	if !info.Mode().IsRegular() {
 		src.Medium, src.ReaderAt = true, &device{f, size}
+		if src.block, err = blockSize(name); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
 	}
 	return src, nil
 }

@@ -181,11 +181,16 @@ type verifyCmd struct {
 	AllowUnknownSigners bool   `help:"Let signatures pass by keys that the trust root doesn't list."`
 	CaseClash           bool   `help:"Let names pass that differ only in case."`
 	GapReason           string `help:"Why a gap in the sequence is all right." placeholder:"TEXT"`
+	surplusFlag
 }
 
 func (c *verifyCmd) Help() string {
-	return `Examples:
+	return `A stick is read through its generic node, /dev/sgN, so that the kernel parses nothing of it; behind the bundle all of it
+has to be zero.
+
+Examples:
   sallyport verify bundle.iso --trust trust.json
+  sallyport verify /dev/sg1 --trust trust.json
   sallyport verify sim:drive --trust trust.json --state state`
 }
 
@@ -248,7 +253,7 @@ func (r *verifyResult) addExpiry(e *env, v *bundle.Verified) {
 }
 
 func (c *verifyCmd) options(bar *progress) bundle.VerifyOptions {
-	return bundle.VerifyOptions{AllowUnknownSigners: c.AllowUnknownSigners, Entries: scanEntries(c.CaseClash), Progress: bar.update}
+	return bundle.VerifyOptions{AllowUnknownSigners: c.AllowUnknownSigners, Entries: scanEntries(c.CaseClash), SampleSurplus: c.sampled(), Progress: bar.update}
 }
 
 // withState verifies as an import would, and logs every refusal, the medium's too.
