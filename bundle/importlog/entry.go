@@ -24,6 +24,7 @@ const (
 	KindPrepare = "prepare"
 	KindBegin   = "burn-begin"
 	KindBurn    = "burn"
+	KindWrite   = "write"
 	KindAccept  = "accept"
 	KindRelease = "release"
 	KindRefuse  = "refuse"
@@ -61,6 +62,16 @@ type BeginEntry struct {
 type BurnEntry struct {
 	Kind       string         `json:"kind"`
 	Record     jsontext.Value `json:"record"` // the burn record, an object
+	SealDigest string         `json:"seal_digest"`
+	Station    string         `json:"station"`
+	Time       int64          `json:"time"`
+	Type       string         `json:"type"`
+}
+
+// A WriteEntry says what became of writing a bundle to a stick: read back and equal, or nothing that is good.
+type WriteEntry struct {
+	Kind       string         `json:"kind"`
+	Record     jsontext.Value `json:"record"` // the write record, an object
 	SealDigest string         `json:"seal_digest"`
 	Station    string         `json:"station"`
 	Time       int64          `json:"time"`
@@ -132,6 +143,7 @@ type Entry struct {
 	Prepare *PrepareEntry
 	Begin   *BeginEntry
 	Burn    *BurnEntry
+	Write   *WriteEntry
 	Accept  *AcceptEntry
 	Release *ReleaseEntry
 	Refuse  *RefuseEntry
@@ -186,6 +198,9 @@ func ParseEntry(data []byte) (*Entry, error) {
 	case KindBurn:
 		e.Burn = new(BurnEntry)
 		v = e.Burn
+	case KindWrite:
+		e.Write = new(WriteEntry)
+		v = e.Write
 	case KindAccept:
 		e.Accept = new(AcceptEntry)
 		v = e.Accept
@@ -220,6 +235,13 @@ func (e *BeginEntry) check() error {
 }
 
 func (e *BurnEntry) check() error {
+	if err := canonicalObject(e.Record); err != nil {
+		return fmt.Errorf("record: %w", err)
+	}
+	return checkDigest(e.SealDigest)
+}
+
+func (e *WriteEntry) check() error {
 	if err := canonicalObject(e.Record); err != nil {
 		return fmt.Errorf("record: %w", err)
 	}

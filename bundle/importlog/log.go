@@ -256,6 +256,16 @@ func (l *Log) LogBurned(sealDigest string, record []byte, now time.Time) (index 
 	return l.append(&BurnEntry{Kind: KindBurn, Record: record, SealDigest: sealDigest, Station: l.station, Time: l.clock(now), Type: entryType})
 }
 
+// LogWritten records what became of writing a bundle to a stick; record is its write record, an object in canonical JSON,
+// with or without the newline at its end.
+func (l *Log) LogWritten(sealDigest string, record []byte, now time.Time) (index int64, err error) {
+	record = trimNewlines(record)
+	if err := canonicalObject(record); err != nil {
+		return 0, fmt.Errorf("write entry: record: %w", err)
+	}
+	return l.append(&WriteEntry{Kind: KindWrite, Record: record, SealDigest: sealDigest, Station: l.station, Time: l.clock(now), Type: entryType})
+}
+
 // A Refusal is something that was not let in.
 type Refusal struct {
 	Code   string // of lower-case letters, digits and hyphens

@@ -20,6 +20,7 @@ type grammar struct {
 	Sign    signCmd    `cmd:"" help:"Look at a bundle and add a signature."`
 	Inspect inspectCmd `cmd:"" help:"Show what a bundle says of itself, believing nothing."`
 	Burn    burnCmd    `cmd:"" help:"Burn a bundle, finalise, reload, and read it back."`
+	Write   writeCmd   `cmd:"" help:"Write a bundle to an enrolled stick, and read it back."`
 	Verify  verifyCmd  `cmd:"" help:"Make every check of an import, and import nothing."`
 	Import  importCmd  `cmd:"" help:"Verify a bundle, let its files in, and log that."`
 	Drive   driveCmd   `cmd:"" help:"Show optical drives, or serve a simulated one."`

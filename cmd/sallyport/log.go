@@ -14,6 +14,7 @@ import (
 
 	"sallyport/bundle/importlog"
 	"sallyport/bundle/trust"
+	"sallyport/media/carry"
 )
 
 // openLog opens or creates the log of a state directory under the station's key.
@@ -150,6 +151,8 @@ func entryLine(e *importlog.Entry) string {
 			state = "read back equal"
 		}
 		what = fmt.Sprintf("disc %d, %s, seal %.16s", rec.Number, state, e.Burn.SealDigest)
+	case e.Write != nil:
+		what = writeLine(e.Write)
 	case e.Accept != nil:
 		what = sealLine(e.Accept.Seal)
 		for i, s := range e.Accept.Signers {
@@ -177,6 +180,19 @@ func entryLine(e *importlog.Entry) string {
 		what = fmt.Sprintf("%s from %s: %s", e.Refuse.Code, e.Refuse.Source, e.Refuse.Detail)
 	}
 	return fmt.Sprintf("%5d  %s  %-10s %s", e.Index, timeText(e.Time), e.Kind, printable(what))
+}
+
+// writeLine shows what became of a stick.
+func writeLine(e *importlog.WriteEntry) string {
+	var rec carry.Record
+	if err := json.Unmarshal(e.Record, &rec); err != nil {
+		return fmt.Sprintf("(unreadable record), seal %.16s", e.SealDigest)
+	}
+	state := "failed"
+	if rec.Verified {
+		state = "read back equal"
+	}
+	return fmt.Sprintf("stick %s, %s, seal %.16s", stickText(rec.Medium), state, e.SealDigest)
 }
 
 func sealLine(seal []byte) string {

@@ -35,22 +35,58 @@ func (p *progress) update(step string, done, total int64) {
 		p.end(nil)
 		p.step = step
 		description := fmt.Sprintf("%-12s", step)
-		p.bar = progressbar.NewOptions64(total,
-			progressbar.OptionSetWriter(p.env.stderr),
-			progressbar.OptionSetDescription(description),
-			progressbar.OptionShowBytes(true),
-			progressbar.OptionShowCount(),
-			progressbar.OptionSetPredictTime(true),
-			progressbar.OptionSetWidth(16),
-			progressbar.OptionThrottle(100*time.Millisecond),
-			progressbar.OptionUseANSICodes(os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"),
-		)
+		p.bar = p.newBar(description, total, true)
 		p.bar.StartWithoutRender()
 		fmt.Fprint(p.env.stderr, description)
 	} else if done > 0 {
 		_ = p.bar.Set64(min(done, total)) // a bar that can't be drawn is no reason to stop
 	}
 	p.done = done
+}
+
+// updateLeft is update for steps of one job whose end is foreseen: done and total are bytes of all of them, and left is how
+// long it will be until the job is done, below zero if that isn't known.
+func (p *progress) updateLeft(step string, done, total int64, left time.Duration) {
+	if !p.shown() {
+		return
+	}
+	description := fmt.Sprintf("%-26s%10s", step, "")
+	if left >= 0 {
+		description = fmt.Sprintf("%-26s%10s", step, leftText(left))
+	}
+	if p.bar == nil {
+		p.bar = p.newBar(description, total, false)
+	}
+	p.bar.Describe(description)
+	_ = p.bar.Set64(min(done, total))
+	p.done = done
+}
+
+// leftText says to people how long something takes yet.
+func leftText(d time.Duration) string {
+	switch {
+	case d >= time.Hour:
+		d = d.Round(time.Minute)
+		return fmt.Sprintf("%d:%02d h", d/time.Hour, d%time.Hour/time.Minute)
+	case d >= time.Minute:
+		return fmt.Sprintf("%d min", d.Round(time.Minute)/time.Minute)
+	}
+	return fmt.Sprintf("%d s", d.Round(time.Second)/time.Second)
+}
+
+// newBar makes a bar, which with predict guesses itself how long it takes yet.
+func (p *progress) newBar(description string, total int64, predict bool) *progressbar.ProgressBar {
+	return progressbar.NewOptions64(total,
+		progressbar.OptionSetWriter(p.env.stderr),
+		progressbar.OptionSetDescription(description),
+		progressbar.OptionShowBytes(true),
+		progressbar.OptionShowCount(),
+		progressbar.OptionSetPredictTime(predict),
+		progressbar.OptionSetElapsedTime(predict),
+		progressbar.OptionSetWidth(16),
+		progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionUseANSICodes(os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"),
+	)
 }
 
 // end leaves the bar full, or after an error as it stands, and goes to the next line.

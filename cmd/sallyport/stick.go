@@ -56,3 +56,6 @@ func (s *source) checkBlocks() error {
 	}
 	return nil
 }
+
+// enrolDir is where a state directory has its enrolments.
+const enrolDir = "media"
