@@ -58,6 +58,9 @@ mkswap      util-linux
 mkfs.ext4   e2fsprogs
 mkfs.exfat  exfatprogs
 fsck.exfat  exfatprogs
+dump.exfat  exfatprogs
+fls         sleuthkit
+icat        sleuthkit
 e2fsck      e2fsprogs
 sgdisk      gdisk
 sfdisk      fdisk

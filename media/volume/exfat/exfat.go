@@ -201,17 +201,14 @@ func (f *FS) checkBoot() error {
 	if err := f.readAt(second, n); err != nil {
 		return err
 	}
-	good := f.bootSumGood(second)
 	if !f.bootSumGood(boot) {
 		which := "so is that of its copy"
-		if good {
+		if f.bootSumGood(second) {
 			which = "that of its copy is right"
 		}
 		return &FormatError{"", n - f.sector, "the boot region's checksum is wrong; " + which}
 	}
-	if !good {
-		f.list.Add("boot-copy", 2*n-f.sector, "", "the checksum of the boot region's copy is wrong")
-	} else if !sameBoot(boot, second) {
+	if !sameBoot(boot, second) {
 		f.list.Add("boot-copy", n, "", "the boot region and its copy differ")
 	}
 	if code := boot[120:510]; !filled(code, 0) && !filled(code, 0xf4) {

@@ -88,7 +88,6 @@ func other(x item, at int, to byte) []byte {
 }
 
 func TestDamage(t *testing.T) {
-	le := binary.LittleEndian
 	full := []string{"./", "DIR/", "DIR/b.txt", "EMPTY", "a.TXT", "half", long}
 	in := func(x item) func(v vol) { return func(v vol) { v.put(v.data(50)+inDir, x) } }
 	raw := func(b []byte) func(v vol) { return func(v vol) { copy(v.b[v.data(50)+inDir:], b) } }
@@ -206,7 +205,19 @@ func TestDamage(t *testing.T) {
 		}, "", "", "", "system-twice"},
 		{"no up-case table", func(v vol) { v.b[v.data(4)+32] = 2 }, "", "", "", "upcase"},
 		{"up-case table's checksum", func(v vol) { v.b[v.data(4)+36]++ }, "", "", "", "upcase"},
-		{"up-case table too long", func(v vol) { le.PutUint64(v.b[v.data(4)+56:], maxUpcase+2) }, "", "", "", "upcase"},
+		{"up-case table too long for its chain", func(v vol) { v.b[v.data(4)+57] = 9 }, "", "", "", "upcase"},
+		{"up-case table too long", func(v vol) {
+			b := upcaseTable()
+			for len(b) <= maxUpcase {
+				b = append(b, 0xff, 0xff, 0, 0) // a run of nothing
+			}
+			v.system(v.data(4)+32, typeUpcase, 100, len(b), sum32(b))
+			for c := 100; c < 100+(len(b)+511)/512; c++ {
+				v.mark(c, true).link(c, uint32(c+1))
+			}
+			v.link(100+(len(b)+511)/512-1, eoc)
+			copy(v.b[v.data(100):], b)
+		}, "", "", "", "upcase"},
 		{"up-case table of half a character", func(v vol) { v.b[v.data(4)+56]++ }, "", "", "", "upcase"},
 		{"up-case table to a free cluster", func(v vol) { v.link(3, 0); v.b[v.data(4)+57] = 4 }, "", "", "", "upcase"},
 	} {
@@ -342,6 +353,48 @@ func TestGaps(t *testing.T) {
 	fsys, err := vol{b, testHeap + far}.seal().open()
 	if err != nil || codes(fsys) != "gap-sampled" {
 		t.Errorf("a wide gap: %v, findings %v", err, fsys.Findings())
+	}
+}
+
+func TestUpcase(t *testing.T) {
+	words := func(u ...uint16) (b []byte) {
+		for _, c := range u {
+			b = binary.LittleEndian.AppendUint16(b, c)
+		}
+		return b
+	}
+	whole := make([]uint16, 65536)
+	for i := range whole {
+		whole[i] = uint16(i)
+		if i >= 'a' && i <= 'z' {
+			whole[i] -= 32
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		table []byte
+		why   string
+	}{
+		{"compressed", upcaseTable(), ""},
+		{"whole", words(whole...), ""},
+		{"short", words(whole[:128]...), ""},
+		{"of nothing", nil, "makes 'a' of 'a'"},
+		{"that leaves letters as they are", words(0xffff, 65535), "makes 'a' of 'a'"},
+		{"that makes a dot of a slash", words(append(append(slices.Clone(whole[:'/']), '.'), whole['0':]...)...), "makes '.' of '/'"},
+		{"too long by one", words(append(slices.Clone(whole), 1)...), "more than 65,536"},
+		{"that ends in a run", words(append(slices.Clone(whole[:128]), 0xffff)...), "without its length"},
+		{"too long when it isn't compressed", words(append(slices.Clone(whole[:128]), 0xffff, 65535, 0xffff, 2)...), "more than 65,536"},
+	} {
+		table, why := expandUpcase(c.table)
+		if !strings.Contains(why, c.why) || (why == "") != (c.why == "") {
+			t.Errorf("a table %s: %q", c.name, why)
+		}
+		if why == "" && (len(table) != 65536 || table['q'] != 'Q' || table[0x4e00] != 0x4e00) {
+			t.Errorf("a table %s is wrong", c.name)
+		}
+	}
+	if table, _ := expandUpcase(upcaseTable()); table[0xfc] != 0xdc || table[0xe4] != 0xc4 || table[0xe5] != 0xe5 {
+		t.Error("the compressed table is wrong")
 	}
 }
 

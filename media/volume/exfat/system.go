@@ -23,7 +23,7 @@ const (
 	benign    = 0x20
 )
 
-// maxUpcase is how long an up-case table is without compression, in bytes. Compression makes none of them longer.
+// maxUpcase is how long an up-case table without compression is, in bytes; a longer one isn't read.
 const maxUpcase = 65536 * 2
 
 // system is an entry of the root directory that names a table of the volume.
@@ -191,8 +191,10 @@ func expandUpcase(b []byte) (table []uint16, why string) {
 	for i := 0; i < len(b); i += 2 {
 		v := binary.LittleEndian.Uint16(b[i:])
 		switch {
-		case v == 0xffff && i+2 < len(b):
-			i += 2
+		case v == 0xffff && at != 0xffff: // at the last place it is a character
+			if i += 2; i >= len(b) {
+				return nil, "ends in a run without its length"
+			}
 			at += int(binary.LittleEndian.Uint16(b[i:]))
 		case at < len(table):
 			table[at] = v
