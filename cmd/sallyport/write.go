@@ -82,7 +82,10 @@ func (c *writeCmd) run(e *env) (_ result, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	t, err := c.openCarrier(e, st)
+	// A command to the stick isn't given up when this one is stopped: what it was writing is taken away again then.
+	held := *e
+	held.ctx = context.WithoutCancel(e.ctx)
+	t, err := c.openCarrier(&held, st)
 	if err != nil {
 		return nil, about(c.Device, err)
 	}
@@ -134,7 +137,12 @@ func (c *writeCmd) image(e *env, src *source) (image carry.Image, digest string,
 	}
 	g := checked.Geometry
 	image = carry.Image{ReaderAt: checked.Image(), Size: g.ImageBlocks() * bundle.BlockSize, SHA256: [32]byte(sum)}
-	for _, part := range [][2]int64{{g.SealA(), g.Superblock()}, {g.SealB(), g.LocatorCopy()}, {g.LocatorCopy(), g.LocatorCopy() + 1}, {0, 1}} {
+	for _, part := range [][2]int64{ // in blocks: the first, and that behind the last
+		{g.SealA(), g.Superblock()},
+		{g.SealB(), g.LocatorCopy()},
+		{g.LocatorCopy(), g.LocatorCopy() + 1},
+		{0, 1}, // the locator, with which everybody begins
+	} {
 		image.Last = append(image.Last, carry.Extent{Off: part[0] * bundle.BlockSize, Len: (part[1] - part[0]) * bundle.BlockSize})
 	}
 	return image, fmt.Sprintf("%x", checked.Digest()), nil
@@ -147,7 +155,9 @@ func (c *writeCmd) write(e *env, t *target, image carry.Image) (*carry.Record, e
 	if !c.NoReplug {
 		opt.Replug = func(ctx context.Context) (carry.Medium, error) {
 			bar.end(nil)
-			return t, e.replug(ctx, t)
+			held := *e
+			held.ctx = context.WithoutCancel(e.ctx)
+			return t, held.replug(ctx, t)
 		}
 	}
 	rec, err := carry.Write(e.ctx, t, image, opt)

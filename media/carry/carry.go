@@ -113,7 +113,7 @@ const (
 	// edge is how much is zeroed first at both ends of a medium, in bytes:
 	// where partition tables and their copies, file systems and other images are
 	// looked for.
-	edge = 2 << 20
+	edge = chunk
 	// blind is how many chunks behind the image are zeroed without being read,
 	// once one was found that isn't zero.
 	blind = 15
