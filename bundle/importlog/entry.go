@@ -25,6 +25,7 @@ const (
 	KindBegin   = "burn-begin"
 	KindBurn    = "burn"
 	KindWrite   = "write"
+	KindEnrol   = "enrol"
 	KindAccept  = "accept"
 	KindRelease = "release"
 	KindRefuse  = "refuse"
@@ -66,6 +67,15 @@ type BurnEntry struct {
 	Station    string         `json:"station"`
 	Time       int64          `json:"time"`
 	Type       string         `json:"type"`
+}
+
+// An EnrolEntry says that a stick was wiped, tested and made what its record says.
+type EnrolEntry struct {
+	Kind    string         `json:"kind"`
+	Record  jsontext.Value `json:"record"` // the enrolment, an object
+	Station string         `json:"station"`
+	Time    int64          `json:"time"`
+	Type    string         `json:"type"`
 }
 
 // A WriteEntry says what became of writing a bundle to a stick: read back and equal, or nothing that is good.
@@ -144,6 +154,7 @@ type Entry struct {
 	Begin   *BeginEntry
 	Burn    *BurnEntry
 	Write   *WriteEntry
+	Enrol   *EnrolEntry
 	Accept  *AcceptEntry
 	Release *ReleaseEntry
 	Refuse  *RefuseEntry
@@ -198,6 +209,9 @@ func ParseEntry(data []byte) (*Entry, error) {
 	case KindBurn:
 		e.Burn = new(BurnEntry)
 		v = e.Burn
+	case KindEnrol:
+		e.Enrol = new(EnrolEntry)
+		v = e.Enrol
 	case KindWrite:
 		e.Write = new(WriteEntry)
 		v = e.Write
@@ -239,6 +253,13 @@ func (e *BurnEntry) check() error {
 		return fmt.Errorf("record: %w", err)
 	}
 	return checkDigest(e.SealDigest)
+}
+
+func (e *EnrolEntry) check() error {
+	if err := canonicalObject(e.Record); err != nil {
+		return fmt.Errorf("record: %w", err)
+	}
+	return nil
 }
 
 func (e *WriteEntry) check() error {

@@ -256,6 +256,16 @@ func (l *Log) LogBurned(sealDigest string, record []byte, now time.Time) (index 
 	return l.append(&BurnEntry{Kind: KindBurn, Record: record, SealDigest: sealDigest, Station: l.station, Time: l.clock(now), Type: entryType})
 }
 
+// LogEnrolled records that a stick was made what its enrolment says, an object in canonical JSON, with or without the
+// newline at its end.
+func (l *Log) LogEnrolled(record []byte, now time.Time) (index int64, err error) {
+	record = trimNewlines(record)
+	if err := canonicalObject(record); err != nil {
+		return 0, fmt.Errorf("enrol entry: record: %w", err)
+	}
+	return l.append(&EnrolEntry{Kind: KindEnrol, Record: record, Station: l.station, Time: l.clock(now), Type: entryType})
+}
+
 // LogWritten records what became of writing a bundle to a stick; record is its write record, an object in canonical JSON,
 // with or without the newline at its end.
 func (l *Log) LogWritten(sealDigest string, record []byte, now time.Time) (index int64, err error) {

@@ -36,3 +36,32 @@ func TestLogWritten(t *testing.T) {
 	}
 	check(t, l.Close())
 }
+
+// TestLogEnrolled is the same for the enrolment of a stick.
+func TestLogEnrolled(t *testing.T) {
+	signer, verifier := testKey(t, "low", 1)
+	dir := t.TempDir()
+	l, err := Create(t.Context(), dir, signer, verifier)
+	check(t, err)
+	index, err := l.LogEnrolled([]byte("{\"use\":\"carrier\"}\n"), when)
+	check(t, err)
+	for _, bad := range []string{`{"b":1,"a":1}`, `[1]`, `{"a": 1}`, ``} {
+		if _, err := l.LogEnrolled([]byte(bad), when); err == nil {
+			t.Errorf("logged: %q", bad)
+		}
+	}
+	check(t, l.Close())
+	l, err = Open(t.Context(), dir, signer, verifier)
+	check(t, err)
+	n := 0
+	for e, err := range l.Entries(t.Context(), 0) {
+		check(t, err)
+		if n++; e.Index != index || e.Kind != KindEnrol || e.Enrol == nil || string(e.Enrol.Record) != `{"use":"carrier"}` {
+			t.Errorf("entry %d is %s", e.Index, e.JSON)
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d entries", n)
+	}
+	check(t, l.Close())
+}

@@ -95,6 +95,11 @@ func (e *env) examineMedium(name string, limits scan.Limits) (*mediumResult, err
 		return nil, err
 	}
 	defer m.close()
+	return e.examine(name, m, limits)
+}
+
+// examine is examineMedium of one that is open.
+func (e *env) examine(name string, m *rawMedium, limits scan.Limits) (*mediumResult, error) {
 	p, err := confined.Start(e.ctx, []string{"/proc/self/exe", confinedArgument}, m, m.size, m.block)
 	if err != nil {
 		return nil, about(name, err)

@@ -29,6 +29,7 @@ type grammar struct {
 	Umount  umountCmd  `cmd:"" help:"End a mount."`
 	Repair  repairCmd  `cmd:"" help:"Write a damaged bundle as it was made to a new image file."`
 	Scan    scanCmd    `cmd:"" help:"Say what of a directory can't be carried, and why."`
+	Format  formatCmd  `cmd:"" help:"Wipe a stick, test its capacity, format it, and enrol it."`
 	Log     logCmd     `cmd:"" help:"Show and verify the log."`
 	Image   imageCmd   `cmd:"" help:"Build the appliance."`
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
@@ -15,6 +16,7 @@ import (
 	"sallyport/bundle/importlog"
 	"sallyport/bundle/trust"
 	"sallyport/media/carry"
+	"sallyport/media/enrol"
 )
 
 // openLog opens or creates the log of a state directory under the station's key.
@@ -151,6 +153,8 @@ func entryLine(e *importlog.Entry) string {
 			state = "read back equal"
 		}
 		what = fmt.Sprintf("disc %d, %s, seal %.16s", rec.Number, state, e.Burn.SealDigest)
+	case e.Enrol != nil:
+		what = enrolLine(e.Enrol)
 	case e.Write != nil:
 		what = writeLine(e.Write)
 	case e.Accept != nil:
@@ -180,6 +184,16 @@ func entryLine(e *importlog.Entry) string {
 		what = fmt.Sprintf("%s from %s: %s", e.Refuse.Code, e.Refuse.Source, e.Refuse.Detail)
 	}
 	return fmt.Sprintf("%5d  %s  %-10s %s", e.Index, timeText(e.Time), e.Kind, printable(what))
+}
+
+// enrolLine shows what a stick was made.
+func enrolLine(e *importlog.EnrolEntry) string {
+	rec, err := enrol.Parse(append(slices.Clone(e.Record), '\n'))
+	if err != nil {
+		return "(unreadable record)"
+	}
+	m := rec.Medium
+	return fmt.Sprintf("%s stick %s %s, serial %s, %s, capacity tested %s", rec.Use, orUnknown(m.Vendor), m.Product, orUnknown(m.Serial), bytesText(m.Size), rec.Capacity)
 }
 
 // writeLine shows what became of a stick.

@@ -108,7 +108,9 @@ func Build(ctx context.Context, f *os.File, size int64, block int, v Volume) (er
 	}
 	switch v.Kind {
 	case FAT32:
-		_, err = fat32.Create(file.New(f, false), length, start, int64(block), v.Label, true)
+		if _, err = fat32.Create(file.New(f, false), length, start, int64(block), v.Label, true); err == nil {
+			err = v.number(f, start, block)
+		}
 	case Ext4:
 		id := v.uuid("file system")
 		_, err = ext4.Create(file.New(f, false), length, start, 512, &ext4.Params{
@@ -137,6 +139,18 @@ func (v Volume) uuid(of string) uuid.UUID {
 	id := uuid.UUID(sum[:16])
 	id[6], id[8] = id[6]&0x0f|0x80, id[8]&0x3f|0x80
 	return id
+}
+
+// number gives FAT32 a volume number (BS_VolID), by which Windows tells volumes apart: the library leaves it zero.
+func (v Volume) number(f *os.File, start int64, block int) error {
+	const place, backup = 67, 6 // bytes into the boot sector, and the sector of its copy (BPB_BkBootSec)
+	id := v.uuid("volume number")
+	for _, sector := range []int64{0, backup} {
+		if _, err := f.WriteAt(id[:4], start+sector*int64(block)+place); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func table(f *os.File, size int64, block int, start, length int64, v Volume) error {
