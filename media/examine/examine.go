@@ -46,6 +46,7 @@ const (
 	CodeGapsUnread   = "gaps-unread"    // more lies beside the partitions than is looked at
 	CodeAutorun      = "autorun"        // a file that other systems run or follow by themselves
 	CodeDirUnread    = "directory-unread"
+	CodeFileUnread   = "file-unread"
 	CodeTooManyFiles = "too-many-files"
 )
 
@@ -207,7 +208,8 @@ func (e *examination) unknown(v Volume, r io.ReaderAt) error {
 	return nil
 }
 
-// walk goes over all directories of a file system, for what it finds on the way.
+// walk goes over all directories of a file system, for what it finds on the way. It opens the files, which has a reader
+// follow what each of them occupies, and reads nothing of them.
 func (e *examination) walk(v Volume, system volume.FS) error {
 	entries := 0
 	err := fs.WalkDir(system, ".", func(name string, d fs.DirEntry, err error) error {
@@ -221,6 +223,13 @@ func (e *examination) walk(v Volume, system volume.FS) error {
 		if entries++; entries > maxEntries {
 			e.found.Add(CodeTooManyFiles, -1, e.path(v, ""), "more than %d files and directories", maxEntries)
 			return fs.SkipAll
+		}
+		if d.Type().IsRegular() {
+			if f, err := system.Open(name); err != nil {
+				e.found.Add(CodeFileUnread, -1, e.path(v, name), "it can't be read: %v", err)
+			} else {
+				f.Close()
+			}
 		}
 		if what := runsByItself(name); what != "" {
 			e.found.Add(CodeAutorun, -1, e.path(v, name), "%s", what)

@@ -129,6 +129,22 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
+// TestUnread has a file that is longer than what belongs to it, and a directory that starts nowhere.
+func TestUnread(t *testing.T) {
+	medium := fatImage(t, "8192")
+	file := bytes.Index(medium, []byte("LETTER  TXT"))
+	medium[file+30] = 1 // its size in bytes, the third byte of four
+	report, _, err := Examine(t.Context(), bytes.NewReader(medium), int64(len(medium)), 512)
+	if err != nil || !slices.ContainsFunc(report.Findings, func(f volume.Finding) bool { return f.Code == CodeFileUnread && f.Path == "sub/Letter.txt" }) {
+		t.Errorf("a file: %+v, %v", report, err)
+	}
+	medium[bytes.Index(medium, []byte("SUB        "))+26] = 0xff // its first cluster
+	report, _, err = Examine(t.Context(), bytes.NewReader(medium), int64(len(medium)), 512)
+	if err != nil || !slices.ContainsFunc(report.Findings, func(f volume.Finding) bool { return f.Code == CodeDirUnread && f.Path == "sub" }) {
+		t.Errorf("a directory: %+v, %v", report, err)
+	}
+}
+
 // TestExFAT has a volume in a partition, read as a whole, and one whose boot region was changed.
 func TestExFAT(t *testing.T) {
 	image := filepath.Join(t.TempDir(), "image")

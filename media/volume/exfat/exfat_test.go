@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -487,6 +488,32 @@ func TestGone(t *testing.T) {
 				t.Errorf("read %d: %q: %v", left, path, err)
 			}
 		}
+	}
+}
+
+// TestConcurrent has many walk through one volume at once, and all of them see the same.
+func TestConcurrent(t *testing.T) {
+	v := sample()
+	v.put(v.data(50)+inDir, plainItem("crossed", 60, 1))
+	v.link(30, 0)
+	fsys, err := v.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, wantBad := contents(fsys)
+	found := len(fsys.Findings())
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			got, bad := contents(fsys)
+			if !maps.Equal(got, want) || len(bad) != len(wantBad) {
+				t.Errorf("%d files and errors %v, want %d and %v", len(got), bad, len(want), wantBad)
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(fsys.Findings()); n != found || len(wantBad) != 2 {
+		t.Errorf("%d findings, were %d; errors %v", n, found, wantBad)
 	}
 }
 
