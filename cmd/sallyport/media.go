@@ -191,7 +191,7 @@ func descriptorHash(a *usb.Attached) string {
 	if a == nil || a.Descriptors == nil || a.Malformed != nil {
 		return ""
 	}
-	return fmt.Sprintf("%x", a.Descriptors.Hash())
+	return a.Descriptors.Hash()
 }
 
 func listDisk(d media.Disk) listedDisk {
