@@ -307,7 +307,7 @@ func TestOpenRefuses(t *testing.T) {
 		if i >= 512 {
 			i += 40
 		}
-		v := vol{slices.Clone(region.b), region.heap}
+		v := vol{slices.Clone(region.b), testFat, testHeap, 512}
 		v.b[min(i, 12*512-1)] ^= 0x80
 		_, err := v.open()
 		if free := i == 106 || i == 107 || i == 112; free != (err == nil) {
@@ -337,7 +337,7 @@ func TestGaps(t *testing.T) {
 		le.PutUint32(b[80:], (testFat+before)/512)
 		le.PutUint32(b[88:], (testHeap+before+behind)/512)
 		le.PutUint64(b[72:], uint64(len(b)/512))
-		w := vol{b, testHeap + before + behind}.seal()
+		w := vol{b, testFat, testHeap + before + behind, 512}.seal()
 		if c.at != 0 {
 			b[c.at]++
 		}
@@ -351,7 +351,7 @@ func TestGaps(t *testing.T) {
 	b := slices.Concat(v.b[:testHeap], make([]byte, far), v.b[testHeap:])
 	le.PutUint32(b[88:], (testHeap+far)/512)
 	le.PutUint64(b[72:], uint64(len(b)/512))
-	fsys, err := vol{b, testHeap + far}.seal().open()
+	fsys, err := vol{b, testFat, testHeap + far, 512}.seal().open()
 	if err != nil || codes(fsys) != "gap-sampled" {
 		t.Errorf("a wide gap: %v, findings %v", err, fsys.Findings())
 	}
@@ -424,7 +424,7 @@ func TestSecondFAT(t *testing.T) {
 	le.PutUint32(b[88:], (testHeap+testFatSize)/512)
 	le.PutUint64(b[72:], uint64(len(b)/512))
 	b[testHeap+testFatSize+2*512+1] = 1 // the bitmap's flag
-	w := vol{b, testHeap + testFatSize}.seal()
+	w := vol{b, testFat, testHeap + testFatSize, 512}.seal()
 	fsys, err := w.open()
 	if err != nil {
 		t.Fatal(err)
@@ -443,7 +443,7 @@ func TestManyEntries(t *testing.T) {
 	}{{50_000, ""}, {120_000, "bytes of memory"}} {
 		size := int64(c.files * 96)
 		clusters := int(size/512) + 1
-		v := bigVol(clusters + 20)
+		v := bigVol(512, clusters+20)
 		x := dirItem("many", 10)
 		x.flags, x.size, x.valid = 3, uint64(clusters*512), uint64(clusters*512)
 		v.put(v.data(4)+96, x)

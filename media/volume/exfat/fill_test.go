@@ -16,8 +16,8 @@ type filler struct {
 	cluster int
 	heap    int64
 	fat     int64
-	bitmap  int64 // byte
-	root    uint32
+	bitmap  int64    // byte
+	root    []uint32 // clusters
 	upcase  []uint16
 	next    uint32 // cluster to try first
 	files   int
@@ -37,9 +37,11 @@ func newFiller(t *testing.T, image string) *filler {
 	w.cluster = 1 << (boot[108] + boot[109])
 	w.fat = int64(le.Uint32(boot[80:])) << boot[108]
 	w.heap = int64(le.Uint32(boot[88:])) << boot[108]
-	w.root = le.Uint32(boot[96:])
-	w.next = w.root + 1
-	entries := w.read(w.offset(w.root), 96)
+	for c := le.Uint32(boot[96:]); c != eoc; c = le.Uint32(w.read(w.fat+4*int64(c), 4)) {
+		w.root = append(w.root, c)
+		w.next = c + 1
+	}
+	entries := w.read(w.offset(w.root[0]), 96)
 	for ; len(entries) > 0; entries = entries[32:] {
 		at, n := w.offset(le.Uint32(entries[20:])), int(le.Uint64(entries[24:]))
 		switch entries[0] {
@@ -165,13 +167,13 @@ func (w *filler) entries(dir string) []byte {
 
 // fill makes dir's tree that of the volume. The root directory goes on in as many clusters as it needs.
 func (w *filler) fill(dir string) {
-	b := append(w.read(w.offset(w.root), 96), w.entries(dir)...)
-	b = append(b, make([]byte, w.cluster-len(b)%w.cluster)...)
-	clusters := append([]uint32{w.root}, w.take(len(b)/w.cluster-1, false)...)
-	for i, c := range clusters {
-		w.write(b[i*w.cluster:(i+1)*w.cluster], w.offset(c))
+	b := append(w.read(w.offset(w.root[0]), 96), w.entries(dir)...)
+	b = append(b, make([]byte, max(w.cluster-len(b)%w.cluster, len(w.root)*w.cluster-len(b)))...)
+	more := w.take(len(b)/w.cluster-len(w.root), false)
+	if len(more) > 0 {
+		w.link(w.root[len(w.root)-1], more[0])
 	}
-	if len(clusters) > 1 {
-		w.link(w.root, clusters[1])
+	for i, c := range append(w.root, more...) {
+		w.write(b[i*w.cluster:(i+1)*w.cluster], w.offset(c))
 	}
 }

@@ -17,7 +17,7 @@ func repair(b []byte) []byte {
 	if len(b) < testHeap {
 		return b
 	}
-	v := vol{b, testHeap}.seal()
+	v := vol{b, testFat, testHeap, 512}.seal()
 	for i := testHeap; i+96 <= len(b); i += 32 {
 		n := 32 * (1 + int(b[i+1]))
 		if b[i] != typeFile || n < 96 || i+n > len(b) {

@@ -211,6 +211,52 @@ func TestPeers(t *testing.T) {
 	}
 }
 
+// TestSampleIsGood has fsck.exfat approve of the volume that the other tests damage.
+func TestSampleIsGood(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, sample().b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "fsck.exfat", "-n", image)
+}
+
+// TestSectors has a volume of a device with sectors of 4,096 bytes, which mkfs.exfat makes of nothing else.
+func TestSectors(t *testing.T) {
+	t.Parallel()
+	for _, sector := range []int{1024, 2048, 4096} {
+		image := filepath.Join(t.TempDir(), "image")
+		if err := os.WriteFile(image, bigVol(sector, 600).b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		dir := sourceTree(t, 1500, 40)
+		newFiller(t, image).fill(dir)
+		run(t, "fsck.exfat", "-n", image)
+		want, err := listTree(os.DirFS(dir), 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fsys, err := Open(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			t.Errorf("sectors of %d: %v", sector, err)
+			continue
+		}
+		got, err := listTree(fsys, 2)
+		if err != nil || len(fsys.Findings()) != 0 {
+			t.Errorf("sectors of %d: %v, findings %v", sector, err, fsys.Findings())
+		}
+		if diff := difference(want, got); diff != "" {
+			t.Errorf("sectors of %d, source: %s", sector, diff)
+		}
+		if diff := difference(sleuthTree(t, image), got); diff != "" {
+			t.Errorf("sectors of %d, The Sleuth Kit: %s", sector, diff)
+		}
+	}
+}
+
 func difference(want, got []string) string {
 	var b bytes.Buffer
 	for _, l := range want {

@@ -5,15 +5,17 @@ import (
 	"encoding/binary"
 	"io"
 	"io/fs"
+	"math/bits"
 	"slices"
 	"strings"
 	"unicode/utf16"
 )
 
-// vol is a volume put together by hand: sectors and clusters of 512 bytes, 400 clusters, the bitmap in cluster 2, the up-case table in 3, and the root directory in 4 and 5.
+// vol is a volume put together by hand: clusters of a sector of 512 bytes, 400 of them, the bitmap in cluster 2, the up-case table in 3, and the root directory in 4 and 5.
 type vol struct {
-	b    []byte
-	heap int // byte of cluster 2
+	b         []byte
+	fat, heap int // bytes where the FAT and cluster 2 start
+	sector    int // bytes
 }
 
 const (
@@ -23,27 +25,27 @@ const (
 	testHeap     = testFat + testFatSize
 )
 
-func newVol() vol { return bigVol(testClusters) }
+func newVol() vol { return bigVol(512, testClusters) }
 
-// bigVol has another number of clusters. The bitmap of more than 4,096 doesn't fit in its cluster.
-func bigVol(clusters int) vol {
-	fat := ((clusters+2)*4 + 511) &^ 511
-	v := vol{make([]byte, testFat+fat+clusters*512), testFat + fat}
+// bigVol has other sectors and another number of clusters. The bitmap of more than eight for each byte of a cluster doesn't fit.
+func bigVol(sector, clusters int) vol {
+	fat := ((clusters+2)*4 + sector - 1) &^ (sector - 1)
+	v := vol{make([]byte, 24*sector+fat+clusters*sector), 24 * sector, 24*sector + fat, sector}
 	le := binary.LittleEndian
 	copy(v.b, "\xeb\x76\x90EXFAT   ")
-	le.PutUint64(v.b[72:], uint64(len(v.b)/512))
-	le.PutUint32(v.b[80:], testFat/512)
-	le.PutUint32(v.b[84:], uint32(fat/512))
-	le.PutUint32(v.b[88:], uint32(v.heap/512))
+	le.PutUint64(v.b[72:], uint64(len(v.b)/sector))
+	le.PutUint32(v.b[80:], 24)
+	le.PutUint32(v.b[84:], uint32(fat/sector))
+	le.PutUint32(v.b[88:], uint32(v.heap/sector))
 	le.PutUint32(v.b[92:], uint32(clusters))
 	le.PutUint32(v.b[96:], 4)
-	v.b[105], v.b[108], v.b[110], v.b[112] = 1, 9, 1, 50
+	v.b[105], v.b[108], v.b[110], v.b[112] = 1, byte(bits.TrailingZeros(uint(sector))), 1, 50
 	v.b[510], v.b[511] = 0x55, 0xaa
 	for i := 1; i <= 8; i++ {
-		le.PutUint32(v.b[i*512+508:], 0xaa550000)
+		le.PutUint32(v.b[(i+1)*sector-4:], 0xaa550000)
 	}
-	le.PutUint32(v.b[testFat:], 0xfffffff8)
-	le.PutUint32(v.b[testFat+4:], 0xffffffff)
+	le.PutUint32(v.b[v.fat:], 0xfffffff8)
+	le.PutUint32(v.b[v.fat+4:], 0xffffffff)
 	v.chain(2).chain(3).chain(4, 5)
 	table := upcaseTable()
 	copy(v.b[v.data(3):], table)
@@ -82,22 +84,22 @@ func sum32(b []byte) (sum uint32) {
 // seal makes the boot region's checksum right, and the copy equal.
 func (v vol) seal() vol {
 	var sum uint32
-	for i, c := range v.b[:11*512] {
+	for i, c := range v.b[:11*v.sector] {
 		if i != 106 && i != 107 && i != 112 {
 			sum = sum>>1 + sum<<31 + uint32(c)
 		}
 	}
-	for i := 11 * 512; i < 12*512; i += 4 {
+	for i := 11 * v.sector; i < 12*v.sector; i += 4 {
 		binary.LittleEndian.PutUint32(v.b[i:], sum)
 	}
-	copy(v.b[12*512:24*512], v.b)
+	copy(v.b[12*v.sector:24*v.sector], v.b)
 	return v
 }
 
-func (v vol) data(cluster int) int { return v.heap + (cluster-2)*512 }
+func (v vol) data(cluster int) int { return v.heap + (cluster-2)*v.sector }
 
 func (v vol) link(cluster int, next uint32) vol {
-	binary.LittleEndian.PutUint32(v.b[testFat+4*cluster:], next)
+	binary.LittleEndian.PutUint32(v.b[v.fat+4*cluster:], next)
 	return v
 }
 
