@@ -44,6 +44,10 @@ type Limits struct {
 	// OpenFiles lets [Check] open every file, without reading it, and go on where it may not: what may not be read
 	// is a finding then, and the end of the inspection without. A [Checker] opens nothing.
 	OpenFiles bool
+
+	// Damaged, unless nil, is what errors of the file system wrap that are about a directory or a link whose place on a
+	// medium is damaged: that is a finding then, and the rest is inspected.
+	Damaged error
 }
 
 func (l Limits) withDefaults() Limits {

@@ -17,7 +17,7 @@ const (
 	CodeBadLink      = "bad-link"      // a symlink whose target is absolute, malformed or outside the tree
 	CodeBadTime      = "bad-time"      // a modification time outside 1900 to 2155
 	CodeLimit        = "limit"         // too many, too long, too deep, too large
-	CodeUnreadable   = "unreadable"    // a file or directory that may not be read; see [Limits.OpenFiles]
+	CodeUnreadable   = "unreadable"    // a file, directory or link that may not or can't be read; see [Limits.OpenFiles] and [Limits.Damaged]
 	CodeBadOrder     = "bad-order"     // an entry whose directory didn't come before it, or was left already
 )
 

@@ -66,7 +66,10 @@ func (w *walker) dir(dir string, depth int) error {
 		target := ""
 		if info.Mode().Type() == fs.ModeSymlink && reachable {
 			if target, err = fs.ReadLink(w.fsys, path); err != nil {
-				return fmt.Errorf("scan: read link %s: %w", Quote(path), err)
+				if err = w.unreadable(path, fmt.Errorf("scan: read link %s: %w", Quote(path), err)); err != nil {
+					return err
+				}
+				continue
 			}
 		}
 		w.c.Entry(path, info.Mode(), info.Size(), target)
@@ -94,13 +97,17 @@ func (w *walker) try(path string) error {
 	return w.unreadable(path, fmt.Errorf("scan: open %s: %w", Quote(path), err))
 }
 
-// unreadable makes a finding of what its owner doesn't let be read, when that is asked for. Any other fault says
-// nothing about the tree, and ends the inspection.
+// unreadable makes a finding of what its owner doesn't let be read, and of what is damaged, when that is asked for. Any
+// other fault says nothing about the tree, and ends the inspection.
 func (w *walker) unreadable(path string, err error) error {
-	if !w.c.limits.OpenFiles || !errors.Is(err, fs.ErrPermission) {
+	switch limits := w.c.limits; {
+	case limits.OpenFiles && errors.Is(err, fs.ErrPermission):
+		w.c.find(path, CodeUnreadable, "permission denied")
+	case limits.Damaged != nil && errors.Is(err, limits.Damaged):
+		w.c.find(path, CodeUnreadable, "the file system is damaged there")
+	default:
 		return err
 	}
-	w.c.find(path, CodeUnreadable, "permission denied")
 	return nil
 }
 

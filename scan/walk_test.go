@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -92,6 +94,46 @@ func TestCheckOpensFiles(t *testing.T) {
 		}
 	}
 }
+
+// Damage is a finding where it is said what it looks like, and hides nothing else.
+func TestCheckDamaged(t *testing.T) {
+	now, damage := time.Unix(1e9, 0), errors.New("cluster 7 is free")
+	m := fstest.MapFS{
+		".":        {Mode: fs.ModeDir | 0o755, ModTime: now},
+		"broken":   {Mode: fs.ModeDir | 0o755, ModTime: now},
+		"broken/x": {Mode: 0o644, ModTime: now},
+		"z ":       {Mode: 0o644, ModTime: now},
+	}
+	linked := maps.Clone(m)
+	linked["link"] = &fstest.MapFile{Data: []byte("a"), Mode: fs.ModeSymlink | 0o777, ModTime: now}
+	fsys := hidden{MapFS: m, t: t, fails: map[string]error{"broken": fmt.Errorf("open it: %w", damage)}}
+	r, err := Check(t.Context(), fsys, Limits{Damaged: damage})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := found(r); !slices.Equal(got, []string{"broken unreadable", "z  bad-name"}) || r.Directories != 2 || r.Files != 1 {
+		t.Errorf("%q, %+v", got, r)
+	}
+	for _, limits := range []Limits{{}, {OpenFiles: true}, {Damaged: syscall.EIO}} {
+		fsys.files = limits.OpenFiles
+		if _, err := Check(t.Context(), fsys, limits); !errors.Is(err, damage) {
+			t.Errorf("%+v: %v", limits, err)
+		}
+	}
+	fsys.MapFS, fsys.fails = linked, nil
+	r, err = Check(t.Context(), badLink{fsys, damage}, Limits{Damaged: damage})
+	if err != nil || !slices.Equal(found(r), []string{"link unreadable", "z  bad-name"}) || r.Files != 2 {
+		t.Errorf("a link: %+v, %v", r, err)
+	}
+}
+
+// badLink has a link that can't be read.
+type badLink struct {
+	hidden
+	err error
+}
+
+func (b badLink) ReadLink(string) (string, error) { return "", b.err }
 
 func TestCheckWalk(t *testing.T) {
 	now := time.Unix(1e9, 0)

@@ -109,6 +109,7 @@ func (e *env) examine(name string, m *rawMedium, limits scan.Limits) (*mediumRes
 	if err := json.Unmarshal(p.Report(), r.Medium); err != nil {
 		return nil, about(name, fmt.Errorf("%w: %w", confined.ErrParser, err))
 	}
+	limits.Damaged = confined.ErrRefused
 	for i := range p.Volumes() {
 		report, err := scan.Check(e.ctx, p.Volume(i), limits)
 		if err != nil {

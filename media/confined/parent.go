@@ -304,8 +304,12 @@ func (p *Process) refused(payload []byte) error {
 	case reply.Kind == "invalid":
 		return &refusal{reply.Text, fs.ErrInvalid}
 	}
-	return &refusal{reply.Text, nil}
+	return &refusal{reply.Text, ErrRefused}
 }
+
+// ErrRefused is wrapped by an error that says that the parser doesn't read something, because of what the medium holds
+// there. The medium could be read, and everything else of it still can.
+var ErrRefused = errors.New("the parser refused it")
 
 // refusal is an error that came as text.
 type refusal struct {
