@@ -33,6 +33,7 @@ prlimit     util-linux
 xz          xz-utils
 zstd        zstd
 cpio        cpio
+python3     python3
 dpkg-deb    dpkg
 apt-cache   apt
 kmod        kmod
