@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/bundle"
+	"sallyport/bundle/importlog"
 	"sallyport/media/carry"
 	"sallyport/qemu-tests/usbredir"
 )
@@ -136,5 +137,47 @@ func TestWriteStopped(t *testing.T) {
 	}
 	if last < 15 {
 		t.Errorf("only %d calls", last)
+	}
+}
+
+// TestCarrierBlocks: what came on blocks larger than a bundle's is refused where a bundle is read.
+func TestCarrierBlocks(t *testing.T) {
+	t.Parallel()
+	for block, code := range map[int]string{0: "", 512: "", 2048: "", 4096: carry.CodeBlockSize} {
+		err := (&source{block: block}).checkBlocks()
+		if _, ref := classify(t.Context(), err); (ref == nil) != (code == "") || ref != nil && (ref.Code != code || ref.Advice == "") {
+			t.Errorf("blocks of %d bytes: %v", block, err)
+		}
+	}
+}
+
+// TestWriteTexts: what people are told of a stick, in the log and on the screen.
+func TestWriteTexts(t *testing.T) {
+	t.Parallel()
+	record := `{"image_bytes":4096,"medium":{"product":"Flash Disk","serial":"0042","size":8000000000,"vendor":"Example"},"replugged":true,"surplus_proven":8000000000,"verified":true}`
+	line := entryLine(&importlog.Entry{Kind: importlog.KindWrite, Write: &importlog.WriteEntry{Record: []byte(record), SealDigest: strings.Repeat("ab", 32)}})
+	if want := "write      stick Example Flash Disk, serial 0042, 8000.0 MB, read back equal, seal abababababababab"; !strings.HasSuffix(line, want) {
+		t.Errorf("%q, want %q", line, want)
+	}
+	line = entryLine(&importlog.Entry{Kind: importlog.KindWrite, Write: &importlog.WriteEntry{Record: []byte(`{"verified":1}`), SealDigest: strings.Repeat("ab", 32)}})
+	if want := "(unreadable record), seal abababababababab"; !strings.HasSuffix(line, want) {
+		t.Errorf("%q, want %q", line, want)
+	}
+	for rec, want := range map[*carry.Record]string{
+		{Verified: true, Replugged: true}: "after it was pulled out and put in again",
+		{Verified: true}:                  "a cache in it may have answered",
+		{Cleared: true}:                   "nothing on the stick can be taken for a bundle",
+		{Touched: true}:                   "what is on the stick is worth nothing",
+	} {
+		var text bytes.Buffer
+		(&writeResult{rec}).text(&text)
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("%+v: %s, want %q", rec, &text, want)
+		}
+	}
+	for left, want := range map[time.Duration]string{0: "0 s", 59 * time.Second: "59 s", 90 * time.Second: "2 min", 61 * time.Minute: "1:01 h", 25 * time.Hour: "25:00 h"} {
+		if got := leftText(left); got != want {
+			t.Errorf("%v: %q, want %q", left, got, want)
+		}
 	}
 }
