@@ -52,7 +52,7 @@ func (r *writeResult) text(w io.Writer) {
 	case rec.Cleared:
 		fmt.Fprintln(w, "failed       nothing on the stick can be taken for a bundle")
 	default:
-		fmt.Fprintln(w, "failed       what is on the stick is worth nothing: format it")
+		fmt.Fprintln(w, "failed       what is on the stick was not proven: write it anew")
 	}
 	if rec.Verified {
 		fmt.Fprintf(w, "behind it    %s, read, and all zero\n", bytesText(rec.SurplusProven))
@@ -171,7 +171,7 @@ func (c *writeCmd) write(e *env, t *target, image carry.Image) (*carry.Record, e
 		err = errors.Join(err, enrol.Withdraw(filepath.Join(c.State, enrolDir), id)) // it is no carrier any more
 	}
 	if err != nil && rec.Touched {
-		left := "what is on the stick is worth nothing: format it"
+		left := "what is on the stick was not proven: write it anew"
 		if rec.Cleared {
 			left = "nothing on the stick can be taken for a bundle"
 		}

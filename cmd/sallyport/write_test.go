@@ -167,7 +167,7 @@ func TestWriteTexts(t *testing.T) {
 		{Verified: true, Replugged: true}: "after it was pulled out and put in again",
 		{Verified: true}:                  "a cache in it may have answered",
 		{Cleared: true}:                   "nothing on the stick can be taken for a bundle",
-		{Touched: true}:                   "what is on the stick is worth nothing",
+		{Touched: true}:                   "what is on the stick was not proven",
 	} {
 		var text bytes.Buffer
 		(&writeResult{rec}).text(&text)
