@@ -7,7 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
+	"strings"
 	"testing"
 	"time"
 )
@@ -80,15 +80,42 @@ func runSparse(t *testing.T, program, dir string, image *os.File, args ...string
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			peak = max(peak, residentPeak(cmd.Process.Pid))
+			select {
+			case <-stop:
+				return
+			case <-time.After(2 * time.Millisecond):
+			}
+		}
+	}()
 	if image != nil {
 		err = copySparse(image, stdout)
 	} else {
 		_, err = io.Copy(io.Discard, stdout)
 	}
+	close(stop)
+	<-done
 	if waited := cmd.Wait(); waited != nil || err != nil {
 		t.Fatalf("%v: %v, %v\n%s", args, waited, err, stderr.Bytes())
 	}
-	return cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
+	if peak == 0 {
+		t.Fatalf("%v: no word of its memory", args)
+	}
+	return peak
+}
+
+// residentPeak returns the largest resident set that a process has had since it was executed, in bytes; 0 when it is over.
+// ru_maxrss won't do: it is at least what the parent had when it started the child (getrusage(2), setmax_mm_hiwater_rss).
+func residentPeak(pid int) int64 {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	_, rest, _ := strings.Cut(string(status), "VmHWM:")
+	var kib int64
+	fmt.Sscanf(rest, "%d kB", &kib)
+	return kib << 10
 }
 
 func copySparse(f *os.File, r io.Reader) error {

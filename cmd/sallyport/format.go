@@ -26,7 +26,7 @@ import (
 type formatCmd struct {
 	Device   string `arg:"" help:"The stick or card, as media list shows it: /dev/sdX, or /dev/sgN behind the gate."`
 	State    string `required:"" help:"This station's state directory, which keeps the enrolment." type:"path" placeholder:"DIR"`
-	Trust    string `help:"The trust root, if not the state's own." placeholder:"FILE"`
+	Trust    string `required:"" help:"The trust root." placeholder:"FILE"`
 	Use      string `required:"" help:"What it is to be: carrier (of bundles), delivery (of releases), key (a signer's)." enum:"carrier,delivery,key" placeholder:"USE"`
 	FS       string `name:"fs" help:"File system of a delivery or key stick: fat32, exfat or ext4." enum:"fat32,exfat,ext4" default:"fat32"`
 	Label    string `help:"Its label: at most 11 of A-Z, 0-9, - and _; else DELIVERY or KEY." placeholder:"LABEL"`
@@ -49,8 +49,8 @@ LOST, and a stick that is formatted, or whose format was interrupted, is enrolle
 SP 800-88 calls Clear: what a stick's controller has set aside is out of reach.
 
 Examples:
-  sallyport format /dev/sdb --use carrier --state state
-  sallyport format /dev/sg1 --use delivery --fs exfat --label OUT --state state --quick`
+  sallyport format /dev/sdb --use carrier --trust trust.json --state state
+  sallyport format /dev/sg1 --use delivery --fs exfat --label OUT --quick --trust trust.json --state state`
 }
 
 // wipeMethod is how a stick is wiped.
@@ -134,11 +134,7 @@ func (c *formatCmd) run(e *env) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	name := c.Trust
-	if name == "" {
-		name = filepath.Join(c.State, stateTrustName)
-	}
-	root, err := loadTrust(name)
+	root, err := loadTrust(c.Trust)
 	if err != nil {
 		return nil, err
 	}

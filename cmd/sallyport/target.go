@@ -123,7 +123,7 @@ func (t *target) openGeneric(ctx context.Context, chosen media.Target) error {
 	}
 	disk, err := sbc.OpenDisk(ctx, device)
 	if err == nil && disk.WriteProtected() {
-		err = sbc.ErrWriteProtected
+		err = &media.RefusedError{Code: media.CodeReadOnly, Detail: "it is write-protected"}
 	}
 	if err == nil {
 		err = chosen.Confirm() // and the node is the one that is open
