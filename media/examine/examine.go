@@ -13,6 +13,7 @@ import (
 
 	"sallyport/media/volume"
 	"sallyport/media/volume/exfat"
+	"sallyport/media/volume/ext"
 	"sallyport/media/volume/fat"
 	"sallyport/media/volume/part"
 )
@@ -48,6 +49,7 @@ const (
 	CodeDirUnread    = "directory-unread"
 	CodeFileUnread   = "file-unread"
 	CodeTooManyFiles = "too-many-files"
+	CodeSeveral      = "several-file-systems" // what one system takes for this file system, another may take for that
 )
 
 // bundleName is what part.Identify calls an image that this program made.
@@ -131,15 +133,31 @@ func (e *examination) gaps(table *part.Table) error {
 	return nil
 }
 
-// reader returns what opens the file system whose first 4 KiB are boot, nil for one that isn't read here.
-func reader(boot []byte) func(r io.ReaderAt, size int64) (volume.FS, error) {
-	switch {
-	case fat.Probe(boot):
-		return func(r io.ReaderAt, size int64) (volume.FS, error) { return fat.Open(r, size) }
-	case exfat.Probe(boot):
-		return func(r io.ReaderAt, size int64) (volume.FS, error) { return exfat.Open(r, size) }
+// systems are the file systems that are read here. A volume that could be several is read as the first.
+var systems = []struct {
+	name  string
+	probe func(boot []byte) bool
+	open  func(r io.ReaderAt, size int64) (volume.FS, error)
+}{
+	{"FAT", fat.Probe, func(r io.ReaderAt, size int64) (volume.FS, error) { return fat.Open(r, size) }},
+	{"exFAT", exfat.Probe, func(r io.ReaderAt, size int64) (volume.FS, error) { return exfat.Open(r, size) }},
+	{"ext", ext.Probe, func(r io.ReaderAt, size int64) (volume.FS, error) { return ext.Open(r, size) }},
+}
+
+// reader returns what opens the file system of v, whose first 4 KiB are boot, nil for one that isn't read here.
+func (e *examination) reader(v Volume, boot []byte) func(r io.ReaderAt, size int64) (volume.FS, error) {
+	var open func(r io.ReaderAt, size int64) (volume.FS, error)
+	first := ""
+	for _, s := range systems {
+		switch {
+		case !s.probe(boot):
+		case open == nil:
+			open, first = s.open, s.name
+		default:
+			e.found.Add(CodeSeveral, v.Start, "", "it is %s, and what says that it is %s is there, too: another system may show other files", first, s.name)
+		}
 	}
-	return nil
+	return open
 }
 
 // volume looks at what a partition holds.
@@ -154,7 +172,7 @@ func (e *examination) volume(v Volume) error {
 	if _, err := r.ReadAt(boot, 0); err != nil && err != io.EOF {
 		return err
 	}
-	open := reader(boot)
+	open := e.reader(v, boot)
 	switch {
 	case open == nil:
 		switch v.Holds {
