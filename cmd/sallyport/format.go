@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -89,13 +88,14 @@ func (c *formatCmd) check(t *target) error {
 	if _, _, err := format.Partition(t.Size(), t.BlockSize()); err != nil {
 		return usagef("%v", err)
 	}
-	if format.Kind(c.FS) == format.ExFAT {
-		if t.BlockSize() != 512 {
-			return usagef("exfat isn't made on blocks of %d bytes: take --fs fat32", t.BlockSize())
-		}
-		if _, err := exec.LookPath("mkfs.exfat"); err != nil {
-			return usagef("%v", format.ErrNoTool)
-		}
+	if format.Kind(c.FS) == format.ExFAT && t.BlockSize() != 512 {
+		return usagef("exfat isn't made on blocks of %d bytes: take --fs fat32", t.BlockSize())
+	}
+	if use == enrol.Key && format.Kind(c.FS) == format.Ext4 {
+		return usagef("a key stick holds one file: take --fs fat32 or exfat")
+	}
+	if err := format.Ready(format.Kind(c.FS)); err != nil {
+		return usagef("%v", err)
 	}
 	return nil
 }
@@ -329,7 +329,7 @@ func (c *formatCmd) fill(e *env, t *target) (*enrol.Volume, error) {
 	if _, err := rand.Read(v.ID[:]); err != nil {
 		return nil, err
 	}
-	if err := format.Build(e.ctx, f, t.Size(), t.BlockSize(), v); err != nil {
+	if err := format.Build(e.ctx, f, t.Size(), t.BlockSize(), v, format.Tree{}); err != nil {
 		return nil, err
 	}
 	bar := e.progress()

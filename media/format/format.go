@@ -1,14 +1,20 @@
 // Package format makes what a delivery stick holds: a GPT with one partition, and in it a file system that people's
 // machines read: FAT32, exFAT or ext4.
 //
-// It never sees the stick. The whole layout is made in a sparse file, by go-diskfs and by exfatprogs' mkfs.exfat, and
-// Copy writes the file's data extents to the medium, whose other blocks a wipe has already made zero. So no program but
-// this one needs the device, and the kernel none of its drivers for disks.
+// It never sees the stick. The whole layout is made in a sparse file, and Copy writes the file's data extents to the
+// medium, whose other blocks a wipe has already made zero. So no program but this one needs the device, and the kernel
+// none of its drivers for disks.
+//
+// An empty FAT32 is go-diskfs' work, an empty exFAT that of exfatprogs' mkfs.exfat, ext4 with all that is in it that of
+// e2fsprogs' mke2fs. Files are put into FAT32 and exFAT here: go-diskfs' writer makes directories that fsck.fat doesn't
+// take, and takes five seconds for a thousand files; its ext4 has a resize inode that e2fsck doesn't take from 30 GB on,
+// and can't write an empty file. For exFAT there is none.
 package format
 
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +23,6 @@ import (
 	"strings"
 
 	"github.com/diskfs/go-diskfs/backend/file"
-	"github.com/diskfs/go-diskfs/filesystem/ext4"
 	"github.com/diskfs/go-diskfs/filesystem/fat32"
 	"github.com/diskfs/go-diskfs/partition/gpt"
 	"github.com/google/uuid"
@@ -56,8 +61,20 @@ type Volume struct {
 	ID [16]byte
 }
 
-// ErrNoTool: mkfs.exfat isn't there.
-var ErrNoTool = errors.New("mkfs.exfat is not installed (package exfatprogs)")
+// tools are the programs that make what isn't made here, and their packages.
+var tools = map[Kind][2]string{ExFAT: {"mkfs.exfat", "exfatprogs"}, Ext4: {"mke2fs", "e2fsprogs"}}
+
+// Ready says whether the program is there that makes a file system, for those that need one.
+func Ready(kind Kind) error {
+	tool, needed := tools[kind]
+	if !needed {
+		return nil
+	}
+	if _, err := exec.LookPath(tool[0]); err != nil {
+		return fmt.Errorf("%s is not installed (package %s)", tool[0], tool[1])
+	}
+	return nil
+}
 
 // CheckLabel refuses what can't be a label.
 func CheckLabel(label string) error {
@@ -89,8 +106,8 @@ func Partition(size int64, block int) (start, length int64, err error) {
 }
 
 // Build makes the layout of a medium of size bytes with blocks of block bytes in f, an empty file, which becomes a sparse
-// one of that size.
-func Build(ctx context.Context, f *os.File, size int64, block int, v Volume) (err error) {
+// one of that size, with a tree in it. Errors: *UnfitError, *FullError, those of the tree and of the programs.
+func Build(ctx context.Context, f *os.File, size int64, block int, v Volume, tree Tree) (err error) {
 	if err := CheckLabel(v.Label); err != nil {
 		return err
 	}
@@ -106,21 +123,24 @@ func Build(ctx context.Context, f *os.File, size int64, block int, v Volume) (er
 	if err := f.Truncate(size); err != nil {
 		return err
 	}
+	files, err := tree.plan(ctx, v.Kind)
+	if err != nil {
+		return err
+	}
 	switch v.Kind {
 	case FAT32:
 		if _, err = fat32.Create(file.New(f, false), length, start, int64(block), v.Label, true); err == nil {
-			err = v.number(f, start, block)
+			err = v.mend(f, start, block)
+		}
+		if err == nil {
+			err = fillFAT(ctx, f, start, block, tree.FS, files)
+		}
+	case ExFAT:
+		if err = exfat(ctx, f, start, length, block, v.Label); err == nil {
+			err = fillExFAT(ctx, f, start, tree.FS, files)
 		}
 	case Ext4:
-		id := v.uuid("file system")
-		_, err = ext4.Create(file.New(f, false), length, start, 512, &ext4.Params{
-			UUID: &id, VolumeName: v.Label, SectorsPerBlock: 8,
-			InodeRatio: 64 << 10, // the library writes every inode table out
-			// Its resize inode is one that e2fsck doesn't take from 30 GB on, and none below some 512 MB.
-			Features: []ext4.FeatureOpt{ext4.WithFeatureReservedGDTBlocksForExpansion(false)},
-		})
-	case ExFAT:
-		err = exfat(ctx, f, start, length, block, v.Label)
+		err = v.ext4(ctx, f, start, length, tree.Dir, files)
 	default:
 		return fmt.Errorf("no file system %q: one of %v", v.Kind, Kinds)
 	}
@@ -141,12 +161,28 @@ func (v Volume) uuid(of string) uuid.UUID {
 	return id
 }
 
-// number gives FAT32 a volume number (BS_VolID), by which Windows tells volumes apart: the library leaves it zero.
-func (v Volume) number(f *os.File, start int64, block int) error {
-	const place, backup = 67, 6 // bytes into the boot sector, and the sector of its copy (BPB_BkBootSec)
+// mend gives FAT32 a volume number (BS_VolID), by which Windows tells volumes apart, where the library leaves it zero, and
+// takes from its sectors (BPB_TotSec32) those of a last cluster that the library leaves the FAT no entry for.
+func (v Volume) mend(f *os.File, start int64, block int) error {
+	const backup = 6 // the sector of the boot sector's copy (BPB_BkBootSec)
+	boot, le := make([]byte, 512), binary.LittleEndian
+	if _, err := f.ReadAt(boot, start); err != nil {
+		return err
+	}
+	sectors, perCluster, fat := le.Uint32(boot[32:]), uint32(boot[13]), le.Uint32(boot[36:])
+	if perCluster == 0 {
+		return errors.New("a FAT32 with clusters of nothing")
+	}
+	meta := uint32(le.Uint16(boot[14:])) + 2*fat
+	entries := uint64(fat) * uint64(block) / 4
+	if clusters := uint64((sectors - meta) / perCluster); clusters+2 > entries {
+		sectors = meta + uint32(entries-2)*perCluster
+	}
 	id := v.uuid("volume number")
+	le.PutUint32(boot[32:], sectors)
+	copy(boot[67:], id[:4])
 	for _, sector := range []int64{0, backup} {
-		if _, err := f.WriteAt(id[:4], start+sector*int64(block)+place); err != nil {
+		if _, err := f.WriteAt(boot, start+sector*int64(block)); err != nil {
 			return err
 		}
 	}
@@ -174,9 +210,8 @@ func exfat(ctx context.Context, f *os.File, start, length int64, block int, labe
 	if block != 512 {
 		return fmt.Errorf("mkfs.exfat makes blocks of 512 bytes in a file, and the medium's are of %d: take fat32", block)
 	}
-	program, err := exec.LookPath("mkfs.exfat")
-	if err != nil {
-		return ErrNoTool
+	if err := Ready(ExFAT); err != nil {
+		return err
 	}
 	part, err := os.CreateTemp("", "sallyport-exfat-*")
 	if err != nil {
@@ -193,15 +228,56 @@ func exfat(ctx context.Context, f *os.File, start, length int64, block int, labe
 	if label != "" {
 		args = append([]string{"-L", label}, args...)
 	}
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.ExtraFiles = []*os.File{part}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("mkfs.exfat: %w: %s", err, strings.ReplaceAll(strings.TrimSpace(string(out)), "\n", "; "))
+	if err := runTool(ctx, part, ExFAT, args...); err != nil {
+		return err
 	}
 	return extents(part, func(offset, n int64) error {
 		_, err := io.Copy(io.NewOffsetWriter(f, start+offset), io.NewSectionReader(part, offset, n))
 		return err
 	})
+}
+
+// runTool runs a file system's program on a file, which it sees as /proc/self/fd/3.
+func runTool(ctx context.Context, f *os.File, kind Kind, args ...string) error {
+	name := tools[kind][0]
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.ExtraFiles = []*os.File{f}
+	cmd.Env = []string{"LC_ALL=C", "PATH=" + os.Getenv("PATH"), "MKE2FS_CONFIG=/dev/null"}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", name, err, strings.ReplaceAll(strings.TrimSpace(string(out)), "\n", "; "))
+	}
+	return nil
+}
+
+// ext4Features are those of Linux 4.3 and later, whatever the tool's own are. There is no resize_inode: nothing grows here.
+const ext4Features = "none,has_journal,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum"
+
+// ext4 has mke2fs make the file system with all that is in a directory, "" for none.
+func (v Volume) ext4(ctx context.Context, f *os.File, start, length int64, dir string, files *node) error {
+	const block = 4096
+	if err := Ready(Ext4); err != nil {
+		return err
+	}
+	if need := files.bytes(block); need > length {
+		return &FullError{Need: need, Have: length}
+	}
+	// Inode tables and the journal aren't written out: all that isn't data is zero on the medium.
+	extended := fmt.Sprintf("offset=%d,nodiscard,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0,hash_seed=%s", start, v.uuid("hash seed"))
+	args := []string{
+		"-q", "-F", "-t", "ext4", "-O", ext4Features, "-b", fmt.Sprint(block), "-I", "256", "-m", "0", "-e", "remount-ro",
+		"-N", fmt.Sprint(max(length/(64<<10), files.count()*11/10+64)), "-U", v.uuid("file system").String(), "-E", extended,
+	}
+	if v.Label != "" {
+		args = append(args, "-L", v.Label)
+	}
+	if dir != "" {
+		args = append(args, "-d", dir)
+	}
+	err := runTool(ctx, f, Ext4, append(args, "/proc/self/fd/3", fmt.Sprint(length/block))...)
+	if err != nil && strings.Contains(err.Error(), "Could not allocate block") {
+		return &FullError{Need: files.bytes(block), Have: length, Err: err}
+	}
+	return err
 }
 
 // extents calls visit for each run of data in f: SEEK_DATA and SEEK_HOLE of lseek(2).
