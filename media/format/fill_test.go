@@ -41,7 +41,7 @@ func someTree(t *testing.T, links bool) string {
 		put(fmt.Sprintf("a name that is too long for eight %d", i), []byte(strings.Repeat("x", i)))
 		put(fmt.Sprintf("many/Other name %d.text", i), []byte{byte(i)})
 	}
-	for _, name := range []string{"ABCDEF~1.TXT", "abcdefgh.txt", "A.TXT", "b", "C", "D.E.F", ".hidden", "no-extension.", "d/e/f/g/h", strings.Repeat("long", 37), "größer", "🛂 pass", "sp ace", "plus+comma,[x]=;.y"} {
+	for _, name := range []string{"short/ABCDEF~1.TXT", "short/abcdefgh.txt", "A.TXT", "b", "C", "D.E.F", ".hidden", "no-extension.", "d/e/f/g/h", strings.Repeat("long", 37), "größer", "🛂 pass", "sp ace", "plus+comma,[x]=;.y"} {
 		put(strings.TrimSuffix(name, "."), []byte("this is "+name))
 	}
 	for _, n := range []int{0, 1, 511, 512, 513, 4095, 4096, 4097, 32768, 32769, 131072, 131073, 3<<20 + 5} {
@@ -240,6 +240,9 @@ func TestUnfit(t *testing.T) {
 		var paths []string
 		for _, p := range unfit.Problems {
 			paths = append(paths, p.Path)
+			if p.Path == "link" && p.Why != "a symbolic link" {
+				t.Errorf("a link: %s", p.Why)
+			}
 		}
 		want := []string{"late", "link", "pipe"}
 		for _, name := range bad {
