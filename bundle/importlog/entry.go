@@ -25,6 +25,7 @@ const (
 	KindBegin   = "burn-begin"
 	KindBurn    = "burn"
 	KindWrite   = "write"
+	KindDeliver = "deliver"
 	KindEnrol   = "enrol"
 	KindAccept  = "accept"
 	KindRelease = "release"
@@ -82,6 +83,17 @@ type EnrolEntry struct {
 type WriteEntry struct {
 	Kind       string         `json:"kind"`
 	Record     jsontext.Value `json:"record"` // the write record, an object
+	SealDigest string         `json:"seal_digest"`
+	Station    string         `json:"station"`
+	Time       int64          `json:"time"`
+	Type       string         `json:"type"`
+}
+
+// A DeliverEntry says what became of copying a release to a stick: read back and equal, or nothing that is good.
+type DeliverEntry struct {
+	Kind       string         `json:"kind"`
+	Path       string         `json:"path"`   // CHANNEL/SEQUENCE-ID in the spool
+	Record     jsontext.Value `json:"record"` // the delivery record, an object
 	SealDigest string         `json:"seal_digest"`
 	Station    string         `json:"station"`
 	Time       int64          `json:"time"`
@@ -154,6 +166,7 @@ type Entry struct {
 	Begin   *BeginEntry
 	Burn    *BurnEntry
 	Write   *WriteEntry
+	Deliver *DeliverEntry
 	Enrol   *EnrolEntry
 	Accept  *AcceptEntry
 	Release *ReleaseEntry
@@ -215,6 +228,9 @@ func ParseEntry(data []byte) (*Entry, error) {
 	case KindWrite:
 		e.Write = new(WriteEntry)
 		v = e.Write
+	case KindDeliver:
+		e.Deliver = new(DeliverEntry)
+		v = e.Deliver
 	case KindAccept:
 		e.Accept = new(AcceptEntry)
 		v = e.Accept
@@ -263,6 +279,19 @@ func (e *EnrolEntry) check() error {
 }
 
 func (e *WriteEntry) check() error {
+	if err := canonicalObject(e.Record); err != nil {
+		return fmt.Errorf("record: %w", err)
+	}
+	return checkDigest(e.SealDigest)
+}
+
+func (e *DeliverEntry) check() error {
+	if e.Path == "" {
+		return errors.New("no path")
+	}
+	if err := checkText("path", e.Path); err != nil {
+		return err
+	}
 	if err := canonicalObject(e.Record); err != nil {
 		return fmt.Errorf("record: %w", err)
 	}

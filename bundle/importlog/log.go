@@ -276,6 +276,16 @@ func (l *Log) LogWritten(sealDigest string, record []byte, now time.Time) (index
 	return l.append(&WriteEntry{Kind: KindWrite, Record: record, SealDigest: sealDigest, Station: l.station, Time: l.clock(now), Type: entryType})
 }
 
+// LogDelivered records what became of copying a release, which stands at path in the spool, to a stick; record is its
+// delivery record, an object in canonical JSON, with or without the newline at its end.
+func (l *Log) LogDelivered(path, sealDigest string, record []byte, now time.Time) (index int64, err error) {
+	e := &DeliverEntry{Kind: KindDeliver, Path: path, Record: trimNewlines(record), SealDigest: sealDigest, Station: l.station, Time: l.clock(now), Type: entryType}
+	if err := e.check(); err != nil {
+		return 0, fmt.Errorf("deliver entry: %w", err)
+	}
+	return l.append(e)
+}
+
 // A Refusal is something that was not let in.
 type Refusal struct {
 	Code   string // of lower-case letters, digits and hyphens

@@ -65,3 +65,35 @@ func TestLogEnrolled(t *testing.T) {
 	}
 	check(t, l.Close())
 }
+
+// TestLogDelivered is the same for a release that was copied to a stick.
+func TestLogDelivered(t *testing.T) {
+	signer, verifier := testKey(t, "low", 1)
+	dir := t.TempDir()
+	l, err := Create(t.Context(), dir, signer, verifier)
+	check(t, err)
+	digest, path := strings.Repeat("ab", 32), "news/1-"+strings.Repeat("cd", 32)
+	index, err := l.LogDelivered(path, digest, []byte("{\"verified\":true}\n"), when)
+	check(t, err)
+	for _, bad := range []struct{ path, digest, record string }{
+		{"", digest, `{"a":1}`}, {path, "xyz", `{"a":1}`}, {path, digest, `{"b":1,"a":1}`}, {path, digest, `[1]`}, {path, digest, ``}, {path + "\n", digest, `{}`},
+	} {
+		if _, err := l.LogDelivered(bad.path, bad.digest, []byte(bad.record), when); err == nil {
+			t.Errorf("logged: %+v", bad)
+		}
+	}
+	check(t, l.Close())
+	l, err = Open(t.Context(), dir, signer, verifier)
+	check(t, err)
+	n := 0
+	for e, err := range l.Entries(t.Context(), 0) {
+		check(t, err)
+		if n++; e.Index != index || e.Kind != KindDeliver || e.Deliver == nil || e.Deliver.Path != path || e.Deliver.SealDigest != digest || string(e.Deliver.Record) != `{"verified":true}` {
+			t.Errorf("entry %d is %s", e.Index, e.JSON)
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d entries", n)
+	}
+	check(t, l.Close())
+}

@@ -23,6 +23,7 @@ type grammar struct {
 	Write   writeCmd   `cmd:"" help:"Write a bundle to an enrolled stick, and read it back."`
 	Verify  verifyCmd  `cmd:"" help:"Make every check of an import, and import nothing."`
 	Import  importCmd  `cmd:"" help:"Verify a bundle, let its files in, and log that."`
+	Deliver deliverCmd `cmd:"" help:"Copy a release to an enrolled stick, and read it back."`
 	Drive   driveCmd   `cmd:"" help:"Show optical drives, or serve a simulated one."`
 	Media   mediaCmd   `cmd:"" help:"Show what is plugged in, and watch it come and go."`
 	Mount   mountCmd   `cmd:"" help:"Verify a bundle and show its files, read-only, each block checked."`

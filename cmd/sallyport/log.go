@@ -157,6 +157,8 @@ func entryLine(e *importlog.Entry) string {
 		what = enrolLine(e.Enrol)
 	case e.Write != nil:
 		what = writeLine(e.Write)
+	case e.Deliver != nil:
+		what = deliverLine(e.Deliver)
 	case e.Accept != nil:
 		what = sealLine(e.Accept.Seal)
 		for i, s := range e.Accept.Signers {
@@ -207,6 +209,19 @@ func writeLine(e *importlog.WriteEntry) string {
 		state = "read back equal"
 	}
 	return fmt.Sprintf("stick %s, %s, seal %.16s", stickText(rec.Medium), state, e.SealDigest)
+}
+
+// deliverLine shows what became of a delivery.
+func deliverLine(e *importlog.DeliverEntry) string {
+	var rec deliveryRecord
+	if err := json.Unmarshal(e.Record, &rec); err != nil || rec.Write == nil {
+		return fmt.Sprintf("%s, (unreadable record)", e.Path)
+	}
+	state := "failed"
+	if rec.Verified {
+		state = "read back equal"
+	}
+	return fmt.Sprintf("%s to stick %s, %s", e.Path, stickText(rec.Write.Medium), state)
 }
 
 func sealLine(seal []byte) string {

@@ -150,9 +150,25 @@ func (c *writeCmd) image(e *env, src *source) (image carry.Image, digest string,
 
 // write writes and reads back. The record has what the stick says of itself.
 func (c *writeCmd) write(e *env, t *target, image carry.Image) (*carry.Record, error) {
+	rec, err := e.carry(t, image, c.NoReplug)
+	if _, differs := errors.AsType[*carry.DiffersError](err); differs {
+		err = errors.Join(err, enrol.Withdraw(filepath.Join(c.State, enrolDir), t.identity)) // it is no carrier any more
+	}
+	if err != nil && rec.Touched {
+		left := "what is on the stick was not proven: write it anew"
+		if rec.Cleared {
+			left = "nothing on the stick can be taken for a bundle"
+		}
+		err = &unfinishedError{left, err}
+	}
+	return rec, err
+}
+
+// carry writes an image to a stick, has it pulled out and put in again, and reads it back.
+func (e *env) carry(t *target, image carry.Image, noReplug bool) (*carry.Record, error) {
 	bar := e.progress()
 	opt := carry.Options{Now: e.now, Progress: func(p carry.Progress) { bar.updateLeft(string(p.Phase), p.Done, p.Total, p.Left) }}
-	if !c.NoReplug {
+	if !noReplug {
 		opt.Replug = func(ctx context.Context) (carry.Medium, error) {
 			bar.end(nil)
 			held := *e
@@ -167,28 +183,24 @@ func (c *writeCmd) write(e *env, t *target, image carry.Image) (*carry.Record, e
 	if usb := t.disk.USB; usb != nil {
 		rec.Medium.Port = usb.Port
 	}
-	if _, differs := errors.AsType[*carry.DiffersError](err); differs {
-		err = errors.Join(err, enrol.Withdraw(filepath.Join(c.State, enrolDir), id)) // it is no carrier any more
-	}
-	if err != nil && rec.Touched {
-		left := "what is on the stick was not proven: write it anew"
-		if rec.Cleared {
-			left = "nothing on the stick can be taken for a bundle"
-		}
-		err = &unfinishedError{left, err}
-	}
 	return rec, err
 }
 
 func logWrite(e *env, log *importlog.Log, digest string, rec *carry.Record) error {
-	b, err := json.Marshal(rec)
+	record, err := canonicalRecord(rec)
 	if err != nil {
-		return err
-	}
-	record := jsontext.Value(b)
-	if err := record.Canonicalize(); err != nil {
 		return err
 	}
 	_, err = log.LogWritten(digest, record, e.now())
 	return err
+}
+
+// canonicalRecord is a record as the log takes it.
+func canonicalRecord(rec any) (jsontext.Value, error) {
+	b, err := json.Marshal(rec)
+	if err != nil {
+		return nil, err
+	}
+	record := jsontext.Value(b)
+	return record, record.Canonicalize()
 }

@@ -1,6 +1,7 @@
 // Package carry puts an image on a medium that carries it, as a stick does, so
 // that the medium can be read on its own: the image from byte 0 on, zeros
-// behind it to the medium's end.
+// behind it to the medium's end. The image is a bundle, or a whole layout of
+// partitions and file systems.
 //
 // What makes the image one that anybody would take for one (Image.Last) is
 // written when all else is on the medium, and taken away before anything is
@@ -32,7 +33,7 @@ type Medium interface {
 	BlockSize() int // bytes
 }
 
-// ImageBlock is what images are made of, in bytes.
+// ImageBlock is what images of bundles are made of, in bytes.
 const ImageBlock = 2048
 
 // Extent is a stretch of an image, whole blocks of it.
@@ -43,8 +44,9 @@ type Extent struct {
 // Image is what is written.
 type Image struct {
 	io.ReaderAt
-	Size   int64 // bytes, whole blocks
-	SHA256 [32]byte
+	Size      int64    // bytes, whole blocks
+	BlockSize int      // bytes; 0: ImageBlock. A medium's are no larger
+	SHA256    [32]byte // zero: what it is when it is written
 	// Last is what is written last, in this order, each when the one before is
 	// on the medium. Until then there are zeros. At most 1 MiB in all.
 	Last []Extent
@@ -205,20 +207,23 @@ func (w *write) all(ctx context.Context) error {
 
 // check refuses what doesn't fit together, before anything is written.
 func (w *write) check() error {
-	block := int64(w.m.BlockSize())
+	block, unit := int64(w.m.BlockSize()), int64(w.image.BlockSize)
+	if unit == 0 {
+		unit = ImageBlock
+	}
 	switch {
 	case block < 1 || w.size <= 0 || w.size%block != 0:
 		return fmt.Errorf("a medium of %d bytes in blocks of %d", w.size, block)
-	case ImageBlock%block != 0:
-		return &RefusedError{CodeBlockSize, fmt.Sprintf("the medium has blocks of %d bytes; one that carries an image has 512, 1024 or %d", block, ImageBlock)}
-	case w.image.Size <= 0 || w.image.Size%ImageBlock != 0:
-		return fmt.Errorf("an image of %d bytes, want whole blocks of %d", w.image.Size, ImageBlock)
+	case unit%block != 0:
+		return &RefusedError{CodeBlockSize, fmt.Sprintf("the medium has blocks of %d bytes; one that carries an image has %d, or a part of it", block, unit)}
+	case w.image.Size <= 0 || w.image.Size%unit != 0:
+		return fmt.Errorf("an image of %d bytes, want whole blocks of %d", w.image.Size, unit)
 	case w.image.Size > w.size:
 		return &RefusedError{CodeTooSmall, fmt.Sprintf("the image has %d bytes and the medium %d: %d too few", w.image.Size, w.size, w.image.Size-w.size)}
 	}
 	held := int64(0)
 	for _, x := range w.image.Last {
-		if x.Off < 0 || x.Len <= 0 || x.Off%ImageBlock != 0 || x.Len%ImageBlock != 0 || x.Off > w.image.Size || x.Len > w.image.Size-x.Off {
+		if x.Off < 0 || x.Len <= 0 || x.Off%unit != 0 || x.Len%unit != 0 || x.Off > w.image.Size || x.Len > w.image.Size-x.Off {
 			return fmt.Errorf("%d bytes at byte %d to be written last are no blocks of an image of %d bytes", x.Len, x.Off, w.image.Size)
 		}
 		if held += x.Len; held > maxLast {
@@ -249,14 +254,20 @@ func (w *write) clear(ctx context.Context) error {
 
 // body writes all of the image but what comes last, which it keeps.
 func (w *write) body(ctx context.Context) error {
-	sum := sha256.New()
+	sum, z := sha256.New(), newZeroing(w.m)
 	for p := range pieces(ctx, "image", w.image, 0, w.image.Size) {
 		if p.err != nil {
 			return w.fail(PhaseWrite, p.off, p.err)
 		}
 		sum.Write(p.b)
 		w.hold(p)
-		if err := writeFull(w.m, p.b, p.off); err != nil {
+		err := error(nil)
+		if firstNonZero(p.b) < 0 { // a hole of a file system's, most of a large stick
+			_, err = z.at(p.off, len(p.b))
+		} else {
+			err = writeFull(w.m, p.b, p.off)
+		}
+		if err != nil {
 			return w.fail(PhaseWrite, p.off, err)
 		}
 		w.record.Written += int64(len(p.b))
@@ -268,7 +279,14 @@ func (w *write) body(ctx context.Context) error {
 	return nil
 }
 
-func (w *write) isImage(sum hash.Hash) bool { return [32]byte(sum.Sum(nil)) == w.image.SHA256 }
+// isImage says whether the image still is the one that it was.
+func (w *write) isImage(sum hash.Hash) bool {
+	digest := [32]byte(sum.Sum(nil))
+	if w.image.SHA256 == [32]byte{} {
+		w.image.SHA256, w.record.ImageSHA256 = digest, fmt.Sprintf("%x", digest)
+	}
+	return digest == w.image.SHA256
+}
 
 // hold keeps what of a piece comes last, and leaves zeros in its place.
 func (w *write) hold(p piece) {
@@ -281,29 +299,46 @@ func (w *write) hold(p piece) {
 	}
 }
 
-// zero makes all behind the image zero. What reads as zero isn't written:
-// where a stick carried an image before, reading is all that it takes.
+// zeroing makes pieces of a medium zero, in their order. What reads as zero isn't written: where a stick carried an image
+// before, reading is all that it takes.
+type zeroing struct {
+	m        Medium
+	b, zeros []byte
+	unread   int
+}
+
+func newZeroing(m Medium) *zeroing { return &zeroing{m: m, b: buffer(chunk), zeros: buffer(chunk)} }
+
+// at makes n bytes zero, at most a chunk, and says whether it wrote them.
+func (z *zeroing) at(off int64, n int) (wrote bool, err error) {
+	if z.unread == 0 {
+		b := z.b[:n]
+		if got, err := z.m.ReadAt(b, off); got == n && (err == nil || err == io.EOF) && firstNonZero(b) < 0 {
+			return false, nil
+		}
+		z.unread = blind // also what can't be read: it may be, once it was written
+	} else {
+		z.unread--
+	}
+	return true, writeFull(z.m, z.zeros[:n], off)
+}
+
+// zero makes all behind the image zero.
 func (w *write) zero(ctx context.Context) error {
-	b, zeros, unread := buffer(chunk), buffer(chunk), 0
+	z := newZeroing(w.m)
 	for off := w.image.Size; off < w.size; off += chunk {
 		if err := context.Cause(ctx); err != nil {
 			return w.fail(PhaseZero, -1, err)
 		}
-		b := b[:min(chunk, w.size-off)]
-		if unread == 0 {
-			if n, err := w.m.ReadAt(b, off); n == len(b) && (err == nil || err == io.EOF) && firstNonZero(b) < 0 {
-				w.meter.add(int64(len(b)))
-				continue
-			}
-			unread = blind // also what can't be read: it may be, once it was written
-		} else {
-			unread--
-		}
-		if err := writeFull(w.m, zeros[:len(b)], off); err != nil {
+		n := min(chunk, w.size-off)
+		wrote, err := z.at(off, int(n))
+		if err != nil {
 			return w.fail(PhaseZero, off, err)
 		}
-		w.record.SurplusWritten += int64(len(b))
-		w.meter.add(int64(len(b)))
+		if wrote {
+			w.record.SurplusWritten += n
+		}
+		w.meter.add(n)
 	}
 	return nil
 }

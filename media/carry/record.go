@@ -13,7 +13,7 @@ const (
 	PhaseClear  Phase = "clearing"
 	PhaseWrite  Phase = "writing"
 	PhaseZero   Phase = "zeroing the rest"
-	PhaseLast   Phase = "writing locator and seals"
+	PhaseLast   Phase = "writing what makes it whole"
 	PhaseReplug Phase = "plugging in again"
 	PhaseRead   Phase = "reading back"
 	PhaseProve  Phase = "reading the rest"
@@ -63,10 +63,11 @@ type Record struct {
 }
 
 func newRecord(m Medium, image *Image) *Record {
-	return &Record{
-		ImageBytes: image.Size, ImageSHA256: fmt.Sprintf("%x", image.SHA256),
-		Medium: MediumInfo{Size: m.Size(), BlockSize: m.BlockSize()},
+	r := &Record{ImageBytes: image.Size, Medium: MediumInfo{Size: m.Size(), BlockSize: m.BlockSize()}}
+	if image.SHA256 != [32]byte{} {
+		r.ImageSHA256 = fmt.Sprintf("%x", image.SHA256)
 	}
+	return r
 }
 
 // Progress is how far a write has come.
