@@ -8,63 +8,33 @@ type run struct {
 	at, count int64
 }
 
+// maxLogical is how many blocks a tree of extents can tell of.
+const maxLogical = 1<<32 - 1
+
 // find says where a file's logical block lies, and how many that follow lie behind it. The caller holds f.mu.
-func (f *FS) find(i *inode, logical int64, path string) (run, error) {
+func (f *FS) find(i *inode, logical int64) (run, error) {
 	if i.flags&flagExtents != 0 {
-		return f.findExtent(i, logical, path)
+		return f.findExtent(i, logical)
 	}
-	return f.findIndirect(i, logical, path)
+	return f.findIndirect(i, logical)
 }
 
 // findExtent walks down the tree of extents ("Extent Tree").
-func (f *FS) findExtent(i *inode, logical int64, path string) (run, error) {
-	if logical >= 1<<32-1 {
-		return run{}, &FormatError{path, i.off + 4, "the file is longer than its extents can tell"}
+func (f *FS) findExtent(i *inode, logical int64) (run, error) {
+	if logical >= maxLogical {
+		return run{}, &FormatError{"", i.off + 4, "it is longer than its extents can tell"}
 	}
 	node, off := i.block[:], i.off+40
-	end := int64(1<<32 - 1) // of what this node may speak of
-	start := int64(0)
+	start, end := int64(0), int64(maxLogical) // what this node may speak of
 	for depth := -1; ; {
-		fail := func(at int, format string, args ...any) (run, error) {
-			return run{}, &FormatError{path, off + int64(at), fmt.Sprintf(format, args...)}
+		n, level, err := f.extentNode(i, node, off, start, end, depth)
+		if err != nil {
+			return run{}, err
 		}
-		entries, most, level := int(le.Uint16(node[2:])), int(le.Uint16(node[4:])), int(le.Uint16(node[6:]))
-		switch {
-		case le.Uint16(node) != 0xF30A:
-			return fail(0, "this is no node of extents")
-		case most > (len(node)-12)/12 || entries > most:
-			return fail(2, "a node of extents has %d of %d entries", entries, most)
-		case level > maxLevels || depth >= 0 && level != depth:
-			return fail(6, "a node of extents has the depth %d", level)
-		case depth >= 0 && entries == 0:
-			return fail(2, "a node of extents is empty")
-		}
-		if depth >= 0 && f.checksums {
-			tail := 12 + 12*most
-			if tail+4 > len(node) {
-				return fail(4, "a node of extents has no room for its checksum")
-			}
-			if got, want := sum(i.seed, node[:tail]), le.Uint32(node[tail:]); got != want {
-				return fail(tail, "the checksum of a node of extents is %08x, not %08x", got, want)
-			}
-		}
-		// The last entry that begins at the block or before it; all of them have to be in order.
-		at, before := -1, start-1
-		for n := range entries {
-			b := int64(le.Uint32(node[12+12*n:]))
-			if b <= before || b >= end {
-				return fail(12+12*n, "extents aren't in order: %d after %d", b, before)
-			}
-			length := int64(1)
-			if level == 0 {
-				length, _ = extentLength(node[12+12*n:])
-				if length == 0 || b+length > end {
-					return fail(12+12*n, "an extent of %d blocks from %d on", length, b)
-				}
-			}
-			before = b + length - 1
-			if b <= logical {
-				at = n
+		at := -1 // the last entry that begins at the block or before it
+		for k := range n {
+			if b := int64(le.Uint32(node[12+12*k:])); b <= logical {
+				at = k
 			} else {
 				end = b
 				break
@@ -74,33 +44,78 @@ func (f *FS) findExtent(i *inode, logical int64, path string) (run, error) {
 			return run{0, end - logical}, nil
 		}
 		e := node[12+12*at:]
+		b := int64(le.Uint32(e))
 		if level == 0 {
-			b := int64(le.Uint32(e))
 			length, written := extentLength(e)
-			place := int64(le.Uint16(e[6:]))<<32 | int64(le.Uint32(e[8:]))
-			if place <= 0 || place > f.blocks-length {
-				return fail(12+12*at, "an extent of %d blocks at %d, of %d", length, place, f.blocks)
-			}
 			switch {
 			case logical >= b+length:
 				return run{0, end - logical}, nil
 			case !written:
 				return run{0, b + length - logical}, nil
 			}
-			return run{place + logical - b, b + length - logical}, nil
+			return run{leafPlace(e) + logical - b, b + length - logical}, nil
 		}
-		start, depth = int64(le.Uint32(e)), level-1
-		child := int64(le.Uint16(e[8:]))<<32 | int64(le.Uint32(e[4:]))
-		if child <= 0 || child >= f.blocks {
-			return fail(12+12*at, "a node of extents at block %d, of %d", child, f.blocks)
-		}
-		next, err := f.get(child)
-		if err != nil {
+		child := childPlace(e)
+		if node, err = f.get(child); err != nil {
 			return run{}, err
 		}
-		node, off = next, child*f.block
+		start, depth, off = b, level-1, child*f.block
 	}
 }
+
+// extentNode checks a node of extents, which stands at byte off and may speak of the logical blocks from start to end. The
+// depth is that below its parent, -1 for the one in the inode. It has n entries; those of level 0 are extents, others name
+// nodes.
+func (f *FS) extentNode(i *inode, node []byte, off, start, end int64, depth int) (n, level int, err error) {
+	fail := func(at int, format string, args ...any) (int, int, error) {
+		return 0, 0, &FormatError{"", off + int64(at), fmt.Sprintf(format, args...)}
+	}
+	n, most := int(le.Uint16(node[2:])), int(le.Uint16(node[4:]))
+	level = int(le.Uint16(node[6:]))
+	switch {
+	case le.Uint16(node) != 0xF30A:
+		return fail(0, "this is no node of extents")
+	case most > (len(node)-12)/12 || n > most:
+		return fail(2, "a node of extents has %d of %d entries", n, most)
+	case level > maxLevels || depth >= 0 && level != depth:
+		return fail(6, "a node of extents has the depth %d", level)
+	case n == 0 && (depth >= 0 || level > 0):
+		return fail(2, "a node of extents is empty")
+	}
+	if depth >= 0 && f.checksums {
+		tail := 12 + 12*most
+		if tail+4 > len(node) {
+			return fail(4, "a node of extents has no room for its checksum")
+		}
+		if got, want := sum(i.seed, node[:tail]), le.Uint32(node[tail:]); got != want {
+			return fail(tail, "the checksum of a node of extents is %08x, not %08x", got, want)
+		}
+	}
+	next := start // the first block that the entry may begin with
+	for k := range n {
+		e, at := node[12+12*k:], 12+12*k
+		b, length := int64(le.Uint32(e)), int64(1)
+		place := childPlace(e)
+		if level == 0 {
+			length, _ = extentLength(e)
+			place = leafPlace(e)
+		}
+		switch {
+		case b < next || k == 0 && depth >= 0 && b != start:
+			return fail(at, "extents aren't in order: block %d where that is at least %d", b, next)
+		case length == 0 || b+length > end:
+			return fail(at, "an extent has %d blocks from %d on, where %d is the end", length, b, end)
+		case place <= f.first || place > f.blocks-length:
+			return fail(at, "an extent or node has %d blocks at %d, of %d", length, place, f.blocks)
+		}
+		next = b + length
+	}
+	return n, level, nil
+}
+
+// leafPlace is the block that an extent begins with, childPlace the one that a node below is in.
+func leafPlace(e []byte) int64  { return int64(le.Uint16(e[6:]))<<32 | int64(le.Uint32(e[8:])) }
+func childPlace(e []byte) int64 { return int64(le.Uint16(e[8:]))<<32 | int64(le.Uint32(e[4:])) }
 
 // extentLength is in blocks; one that isn't written reads as zeros.
 func extentLength(e []byte) (length int64, written bool) {
@@ -112,7 +127,7 @@ func extentLength(e []byte) (length int64, written bool) {
 }
 
 // findIndirect goes through the blocks of block numbers ("Direct/Indirect Block Addressing").
-func (f *FS) findIndirect(i *inode, logical int64, path string) (run, error) {
+func (f *FS) findIndirect(i *inode, logical int64) (run, error) {
 	per := f.block / 4
 	table, off, index := i.block[:48], i.off+40, logical
 	span := int64(1) // blocks behind each number of table
@@ -121,7 +136,7 @@ func (f *FS) findIndirect(i *inode, logical int64, path string) (run, error) {
 		level := 1
 		for span = per; index >= span; level++ {
 			if level == 3 {
-				return run{}, &FormatError{path, i.off + 4, "the file is longer than its blocks can tell"}
+				return run{}, &FormatError{"", i.off + 4, "it is longer than its blocks can tell"}
 			}
 			index -= span
 			span *= per
@@ -130,12 +145,11 @@ func (f *FS) findIndirect(i *inode, logical int64, path string) (run, error) {
 	}
 	for {
 		slot := index / span
-		if span == 1 {
-			slot = index
-		}
 		at := int64(le.Uint32(table[4*slot:]))
-		if at >= f.blocks || at != 0 && at <= f.first {
-			return run{}, &FormatError{path, off + 4*slot, fmt.Sprintf("block %d is none of the volume's %d", at, f.blocks)}
+		if at != 0 {
+			if err := f.checkNumber(at, off+4*slot); err != nil {
+				return run{}, err
+			}
 		}
 		switch {
 		case at == 0 && span > 1:
@@ -149,7 +163,10 @@ func (f *FS) findIndirect(i *inode, logical int64, path string) (run, error) {
 				}
 				count++
 			}
-			return run{at, min(count, f.blocks-at)}, nil
+			if at != 0 {
+				count = min(count, f.blocks-at)
+			}
+			return run{at, count}, nil
 		}
 		next, err := f.get(at)
 		if err != nil {
@@ -161,24 +178,32 @@ func (f *FS) findIndirect(i *inode, logical int64, path string) (run, error) {
 	}
 }
 
+// checkNumber checks a block number that stands at byte off.
+func (f *FS) checkNumber(n, off int64) error {
+	if n >= f.blocks || n <= f.first {
+		return &FormatError{"", off, fmt.Sprintf("block %d is none of the volume's %d", n, f.blocks)}
+	}
+	return nil
+}
+
 // read fills b from byte off of a file on. Both must lie in it.
 func (f *FS) read(i *inode, b []byte, off int64, path string) error {
 	for len(b) > 0 {
 		logical, within := off/f.block, off%f.block
 		f.mu.Lock()
-		r, err := f.find(i, logical, path)
+		r, err := f.find(i, logical)
 		f.mu.Unlock()
 		if err != nil {
-			return err
+			return at(err, path)
 		}
-		n := min(int64(len(b)), r.count*f.block-within)
-		if n <= 0 {
-			return &FormatError{path, i.off, "its blocks make no sense"}
+		n := int64(len(b))
+		if rest := r.count*f.block - within; n > rest {
+			n = rest
 		}
 		if r.at == 0 {
 			clear(b[:n])
 		} else if err := f.readAt(b[:n], r.at*f.block+within); err != nil {
-			return err
+			return fmt.Errorf("%q: %w", path, err)
 		}
 		b, off = b[n:], off+n
 	}

@@ -13,10 +13,13 @@ import (
 // entry is one name of a directory.
 type entry struct {
 	name  string
-	off   int64  // of the directory entry, bytes from the volume's start
-	node  *inode // nil if it can't be read
-	fault error  // why
+	off   int64        // of the directory entry, bytes from the volume's start
+	node  *inode       // nil if it can't be read
+	fault *FormatError // why; it names no path, which is long and there for each
 }
+
+// why says what is wrong with an entry that is asked for by path.
+func (e *entry) why(path string) error { return &FormatError{path, e.fault.Offset, e.fault.Msg} }
 
 func (e *entry) isDir() bool { return e.node != nil && e.node.mode.IsDir() }
 
@@ -24,6 +27,38 @@ func (e *entry) isDir() bool { return e.node != nil && e.node.mode.IsDir() }
 type dir struct {
 	entries []entry // sorted by name
 	cost    int     // bytes of memory
+}
+
+// dirCache keeps directories that were read until they take too much memory, those used last the longest.
+type dirCache struct {
+	of    map[uint32]*dir // by inode
+	order []uint32
+	cost  int
+}
+
+func (c *dirCache) get(n uint32) *dir {
+	d := c.of[n]
+	if d != nil {
+		i := slices.Index(c.order, n)
+		c.order = append(slices.Delete(c.order, i, i+1), n)
+	}
+	return d
+}
+
+func (c *dirCache) put(n uint32, d *dir) {
+	if c.of == nil {
+		c.of = map[uint32]*dir{}
+	}
+	if c.of[n] != nil { // two readers at once
+		return
+	}
+	for len(c.order) > 0 && c.cost+d.cost > maxCached || len(c.order) >= 256 {
+		old := c.order[0]
+		c.cost -= c.of[old].cost
+		delete(c.of, old)
+		c.order = slices.Delete(c.order, 0, 1)
+	}
+	c.of[n], c.order, c.cost = d, append(c.order, n), c.cost+d.cost
 }
 
 // entryCost is about what an entry takes beside its name.
@@ -42,7 +77,8 @@ var errDepth = fmt.Errorf("directories are nested deeper than the %d that are re
 // dir reads a directory, all of whose blocks have to be as they must. The caller doesn't hold f.mu, or it is Open.
 func (f *FS) dir(i *inode, path string) (*dir, error) {
 	f.mu.Lock()
-	d := f.dirs[i.number]
+	d := f.dirs.get(i.number)
+	quiet := f.looked.has(int64(i.number)) || f.looked.take(int64(i.number), 1) != nil
 	f.mu.Unlock()
 	if d != nil {
 		return d, nil
@@ -50,30 +86,29 @@ func (f *FS) dir(i *inode, path string) (*dir, error) {
 	if i.flags&flagEncrypted != 0 {
 		return nil, &FormatError{path, i.off + 32, "the directory is encrypted"}
 	}
-	p := dirParser{f: f, of: i, path: path, seen: map[string]bool{}, d: &dir{}}
+	p := dirParser{f: f, of: i, path: path, quiet: quiet, seen: map[string]bool{}, twice: map[uint32]bool{}, d: &dir{}}
 	if err := p.all(); err != nil {
-		return nil, err
+		return nil, at(err, path)
 	}
 	slices.SortFunc(p.d.entries, func(a, b entry) int { return strings.Compare(a.name, b.name) })
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.cached+p.d.cost > maxCached {
-		clear(f.dirs)
-		f.cached = 0
-	}
-	f.dirs[i.number] = p.d
-	f.cached += p.d.cost
+	p.d.cost = p.cost
+	f.dirs.put(i.number, p.d)
 	return p.d, nil
 }
 
 // dirParser reads one directory.
 type dirParser struct {
-	f    *FS
-	of   *inode
-	path string
-	seen map[string]bool
-	dots int // "." and ".." that were there
-	d    *dir
+	f     *FS
+	of    *inode
+	path  string
+	quiet bool // what is found was told when it was read before
+	seen  map[string]bool
+	twice map[uint32]bool // directories that were seen
+	cost  int             // bytes of memory
+	dots  [2]bool         // "." and ".." were there
+	d     *dir
 }
 
 func (p *dirParser) all() error {
@@ -86,7 +121,6 @@ func (p *dirParser) all() error {
 		if len(b) < 4 {
 			return &FormatError{p.path, i.off, "the directory has no room for its parent"}
 		}
-		p.dots = 2 // they aren't stored
 		// The number of the parent, then entries up to the end of i_block; those behind it are entries of their own.
 		if err := p.entries(b[4:min(60, len(b))], i.off+40+4); err != nil || len(b) <= 60 {
 			return err
@@ -96,10 +130,13 @@ func (p *dirParser) all() error {
 	if i.size == 0 || i.size%f.block != 0 {
 		return &FormatError{p.path, i.off + 4, fmt.Sprintf("the directory has %d bytes, no whole blocks", i.size)}
 	}
+	if err := f.follow(i, p.path); err != nil {
+		return err
+	}
 	b := make([]byte, f.block)
-	for logical := range i.size / f.block {
+	for logical, blocks := int64(0), i.size/f.block; logical < blocks; {
 		f.mu.Lock()
-		r, err := f.find(i, logical, p.path)
+		r, err := f.find(i, logical)
 		f.mu.Unlock()
 		if err != nil {
 			return err
@@ -107,17 +144,21 @@ func (p *dirParser) all() error {
 		if r.at == 0 {
 			return &FormatError{p.path, i.off, fmt.Sprintf("block %d of the directory is a hole", logical)}
 		}
-		if err := f.readAt(b, r.at*f.block); err != nil {
-			return err
+		for k := range min(r.count, blocks-logical) {
+			off := (r.at + k) * f.block
+			if err := f.readAt(b, off); err != nil {
+				return fmt.Errorf("%q: %w", p.path, err)
+			}
+			if err := p.checksum(b, off); err != nil {
+				return err
+			}
+			if err := p.entries(b, off); err != nil {
+				return err
+			}
 		}
-		if err := p.checksum(b, r.at*f.block); err != nil {
-			return err
-		}
-		if err := p.entries(b, r.at*f.block); err != nil {
-			return err
-		}
+		logical += r.count
 	}
-	if p.dots != 2 {
+	if !p.dots[0] || !p.dots[1] {
 		return &FormatError{p.path, i.off, "the directory lacks . or .."}
 	}
 	return nil
@@ -181,22 +222,18 @@ func (p *dirParser) entries(b []byte, off int64) error {
 		fail := func(format string, args ...any) error {
 			return &FormatError{p.path, off + int64(at), fmt.Sprintf(format, args...)}
 		}
-		if rest < 8 {
-			if p.of.flags&flagInline != 0 {
-				return nil // 56 bytes aren't a multiple of an entry
-			}
+		if rest < 12 {
 			return fail("the directory ends within an entry")
 		}
 		e := b[at:]
-		length, nameLength := recordLength(e[4:], len(b)), int(le.Uint16(e[6:]))
-		kind := byte(0)
-		if p.f.incompat&incompatFiletype != 0 {
-			nameLength, kind = int(e[6]), e[7]
+		length, nameLength, kind := recordLength(e[4:], len(b)), int(e[6]), e[7]
+		if p.f.incompat&incompatFiletype == 0 {
+			nameLength, kind = int(le.Uint16(e[6:])), 0
 		}
 		switch {
-		case length < 8 || length%4 != 0 || length > rest:
+		case length < 12 || length%4 != 0 || length > rest:
 			return fail("a directory entry has %d bytes of %d", length, rest)
-		case nameLength > length-8:
+		case nameLength > min(255, length-8):
 			return fail("a directory entry of %d bytes has a name of %d", length, nameLength)
 		}
 		if number := le.Uint32(e); number != 0 {
@@ -213,62 +250,80 @@ func (p *dirParser) entries(b []byte, off int64) error {
 func (p *dirParser) entry(number uint32, name string, kind byte, off int64) error {
 	f := p.f
 	if name == "." || name == ".." {
-		if p.dots++; p.dots > 2 || name == "." && number != p.of.number {
+		had := &p.dots[len(name)-1]
+		if *had || name == "." && number != p.of.number {
 			return &FormatError{p.path, off, fmt.Sprintf("the entry %q isn't what it has to be", name)}
 		}
+		*had = true
 		return nil
 	}
-	if !volume.ValidName(name) {
-		f.note("bad-name", off, p.path, "the name %q can't be shown; it is left out", name)
-		return nil
+	if p.cost += entryCost + len(name); p.cost > maxDirCost {
+		return &FormatError{p.path, off, fmt.Sprintf("the directory has more than the %d files that are read", len(p.d.entries))}
 	}
-	full := join(p.path, name)
-	if p.seen[name] {
-		f.note("duplicate-name", off, full, "the directory has this name twice; the first one counts")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case !volume.ValidName(name):
+		p.note("bad-name", off, "", "the name %q can't be shown; it is left out", name)
+		return nil
+	case p.seen[name]:
+		p.note("duplicate-name", off, name, "the directory has this name twice; the first one counts")
 		return nil
 	}
 	p.seen[name] = true
-	if p.d.cost += entryCost + len(name); p.d.cost > maxDirCost {
-		return &FormatError{p.path, off, fmt.Sprintf("the directory has more than the %d files that are read", len(p.d.entries))}
-	}
 	e := entry{name: name, off: off}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if e.node, e.fault = f.inode(number); e.fault != nil {
-		var damage *FormatError
-		if !errors.As(e.fault, &damage) {
-			return e.fault
-		}
-		e.fault = &FormatError{full, damage.Offset, damage.Msg}
-		f.list.Add("bad-inode", damage.Offset, full, "%s", damage.Msg)
-		p.d.entries = append(p.d.entries, e)
-		return nil
-	}
-	if want, ok := entryTypes[kind]; kind != 0 && (!ok || want != e.node.mode.Type()) {
-		f.list.Add("type-differs", off, full, "its directory says that it is of the type %d, and it is %v", kind, e.node.mode)
-	}
-	if e.node.mode.IsDir() {
-		own := uint64(p.of.number)<<32 | uint64(number)
-		switch known, there := f.owner[number]; {
-		case there && known != own || number == rootInode:
-			e.node, e.fault = nil, &FormatError{full, off, fmt.Sprintf("the directory of inode %d stands in two places", number)}
-			f.list.Add("directory-twice", off, full, "the directory of inode %d stands in two places; the first one counts", number)
-		case !there && len(f.owner) >= maxDirs:
-			e.node, e.fault = nil, &FormatError{full, off, fmt.Sprintf("there are more than the %d directories that are read", maxDirs)}
-			f.list.Add("too-many-directories", off, full, "there are more than the %d directories that are read", maxDirs)
-		case !there:
-			f.owner[number] = own
-		}
+	err := p.resolve(&e, number, kind)
+	if err != nil && !errors.As(err, &e.fault) {
+		return fmt.Errorf("%q: %w", p.path, err)
 	}
 	p.d.entries = append(p.d.entries, e)
 	return nil
 }
 
-// note notes a finding.
-func (f *FS) note(code string, off int64, path, format string, args ...any) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.list.Add(code, off, path, format, args...)
+// resolve finds what an entry names. Damage is an entry's only.
+func (p *dirParser) resolve(e *entry, number uint32, kind byte) error {
+	f := p.f
+	node, err := f.inode(number)
+	if err != nil {
+		var damage *FormatError
+		if errors.As(err, &damage) {
+			p.note("bad-inode", damage.Offset, e.name, "%s", damage.Msg)
+		}
+		return err
+	}
+	if want, ok := entryTypes[kind]; kind != 0 && (!ok || want != node.mode.Type()) {
+		p.note("type-differs", e.off, e.name, "its directory says that it is of the type %d, and it is %v", kind, node.mode)
+	}
+	if node.mode.IsRegular() && node.size > f.blocks*f.block {
+		p.note("sparse", node.off+4, e.name, "it says that it has %d bytes, more than the volume: most of it isn't stored, and reads as zeros", node.size)
+	}
+	if node.mode.IsDir() {
+		switch parent, there := f.owner[number]; {
+		case there && parent != p.of.number || number == rootInode || p.twice[number]:
+			p.note("directory-twice", e.off, e.name, "the directory of inode %d stands in two places; the first one counts", number)
+			return &FormatError{"", e.off, fmt.Sprintf("the directory of inode %d stands in two places", number)}
+		case !there && len(f.owner) >= maxDirs:
+			p.note("too-many-directories", e.off, e.name, "there are more than the %d directories that are read", maxDirs)
+			return &FormatError{"", e.off, fmt.Sprintf("there are more than the %d directories that are read", maxDirs)}
+		}
+		f.owner[number] = p.of.number
+		p.twice[number] = true
+	}
+	e.node = node
+	return nil
+}
+
+// note notes a finding about the directory, or about what it calls name. The caller holds f.mu.
+func (p *dirParser) note(code string, off int64, name, format string, args ...any) {
+	if p.quiet || p.f.noted > volume.MaxFindings { // a path can be long, and none is made for nothing
+		return
+	}
+	p.f.noted++
+	path := join(p.path, name)
+	if name == "" {
+		path = strings.TrimSuffix(p.path, ".")
+	}
+	p.f.list.Add(code, off, path, format, args...)
 }
 
 func join(dir, name string) string {

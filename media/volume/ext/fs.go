@@ -1,6 +1,7 @@
 package ext
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -47,31 +48,76 @@ func (i info) ModTime() time.Time {
 	return i.e.node.mtime
 }
 
-// lookup finds a path's entry from the root on. It follows no link.
+// resolved is a directory's path with its entry. A few are kept so that opening one file after another needs only the
+// directory that they are in, however much memory those above it take.
+type resolved struct {
+	path string
+	e    entry
+}
+
+const (
+	maxResolved     = 16
+	maxResolvedPath = 4096 // bytes
+)
+
+// resolvedDir returns a directory that was found just now. The caller holds f.mu.
+func (f *FS) resolvedDir(path string) (entry, bool) {
+	i := slices.IndexFunc(f.paths, func(r resolved) bool { return r.path == path })
+	if i < 0 {
+		return entry{}, false
+	}
+	return f.paths[i].e, true
+}
+
+func (f *FS) resolve(path string, e entry) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(path) > maxResolvedPath || slices.ContainsFunc(f.paths, func(r resolved) bool { return r.path == path }) {
+		return
+	}
+	if len(f.paths) == maxResolved {
+		f.paths = slices.Delete(f.paths, 0, 1)
+	}
+	f.paths = append(f.paths, resolved{strings.Clone(path), e})
+}
+
+// start returns the directory that a path can be looked up from, and what remains of the path.
+func (f *FS) start(path string) (e entry, dir, rest string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if i := strings.LastIndexByte(path, '/'); i > 0 {
+		if known, ok := f.resolvedDir(path[:i]); ok {
+			return known, path[:i], path[i+1:], nil
+		}
+	}
+	root, err := f.inode(rootInode)
+	if err != nil {
+		return entry{}, "", "", err
+	}
+	return entry{name: ".", off: root.off, node: root}, ".", path, nil
+}
+
+// lookup finds a path's entry, from the root or from a directory that was found just now. It follows no link.
 func (f *FS) lookup(op, path string) (entry, error) {
 	fail := func(err error) (entry, error) { return entry{}, &fs.PathError{Op: op, Path: path, Err: err} }
-	if !fs.ValidPath(path) {
+	switch {
+	case !fs.ValidPath(path):
 		return fail(fs.ErrInvalid)
+	case strings.Count(path, "/") >= maxDepth:
+		return fail(errDepth)
 	}
-	f.mu.Lock()
-	root, err := f.inode(rootInode)
-	f.mu.Unlock()
+	e, dir, rest, err := f.start(path)
 	if err != nil {
 		return fail(err)
 	}
-	e := entry{name: ".", off: root.off, node: root}
 	if path == "." {
 		return e, nil
 	}
-	if strings.Count(path, "/") >= maxDepth {
-		return fail(errDepth)
-	}
-	at := 0
-	for name := range strings.SplitSeq(path, "/") {
+	for name := range strings.SplitSeq(rest, "/") {
 		if !e.isDir() {
 			return fail(fs.ErrNotExist)
 		}
-		d, err := f.dir(e.node, path[:max(0, at-1)])
+		d, err := f.dir(e.node, dir)
 		if err != nil {
 			return fail(err)
 		}
@@ -79,14 +125,17 @@ func (f *FS) lookup(op, path string) (entry, error) {
 		if !ok {
 			return fail(fs.ErrNotExist)
 		}
+		if dir != "." {
+			f.resolve(dir, e)
+		}
 		e = d.entries[i]
-		at += len(name) + 1
+		dir = join(dir, name)
 	}
 	return e, nil
 }
 
 // Open opens a file or directory. A symbolic link, a device, and what is damaged can't be opened; a *fs.PathError then
-// says why, and wraps a *FormatError if it is damage. The file is an io.ReaderAt and io.Seeker too.
+// says why, and wraps a *FormatError if it is damage. All blocks of a file are followed before it is opened. The file is an io.ReaderAt and io.Seeker too.
 func (f *FS) Open(name string) (fs.File, error) {
 	e, err := f.lookup("open", name)
 	if err != nil {
@@ -95,7 +144,7 @@ func (f *FS) Open(name string) (fs.File, error) {
 	fail := func(err error) (fs.File, error) { return nil, &fs.PathError{Op: "open", Path: name, Err: err} }
 	switch {
 	case e.fault != nil:
-		return fail(e.fault)
+		return fail(e.why(name))
 	case e.isDir():
 		d, err := f.dir(e.node, name)
 		if err != nil {
@@ -122,24 +171,6 @@ func (f *FS) Open(name string) (fs.File, error) {
 	return out, nil
 }
 
-// follow goes through all of a file's blocks, so that a damaged one is refused before anything of it is read.
-func (f *FS) follow(i *inode, path string) error {
-	blocks := (i.size + f.block - 1) / f.block
-	for at := int64(0); at < blocks; {
-		f.mu.Lock()
-		r, err := f.find(i, at, path)
-		f.mu.Unlock()
-		if err != nil {
-			return err
-		}
-		if r.count <= 0 {
-			return &FormatError{path, i.off, "its blocks make no sense"}
-		}
-		at += r.count
-	}
-	return nil
-}
-
 // ReadDir lists a directory, sorted by name.
 func (f *FS) ReadDir(name string) ([]fs.DirEntry, error) {
 	e, err := f.lookup("readdir", name)
@@ -151,7 +182,7 @@ func (f *FS) ReadDir(name string) ([]fs.DirEntry, error) {
 	}
 	switch {
 	case e.fault != nil:
-		return fail(e.fault)
+		return fail(e.why(name))
 	case !e.isDir():
 		return fail(errors.New("not a directory"))
 	case strings.Count(name, "/")+1 >= maxDepth:
@@ -179,7 +210,7 @@ func (f *FS) Stat(name string) (fs.FileInfo, error) { return f.Lstat(name) }
 func (f *FS) Lstat(name string) (fs.FileInfo, error) {
 	e, err := f.lookup("stat", name)
 	if err == nil && e.fault != nil {
-		err = &fs.PathError{Op: "stat", Path: name, Err: e.fault}
+		err = &fs.PathError{Op: "stat", Path: name, Err: e.why(name)}
 	}
 	if err != nil {
 		return nil, err
@@ -187,8 +218,8 @@ func (f *FS) Lstat(name string) (fs.FileInfo, error) {
 	return info{e}, nil
 }
 
-// maxTarget is how long a link's target may be, in bytes (PATH_MAX).
-const maxTarget = 4096
+// maxTarget is how long a link's target may be, in bytes (PATH_MAX, with its NUL).
+const maxTarget = 4095
 
 // ReadLink returns where a symbolic link points, as it is stored: in the inode, or in a block ("Symbolic Links").
 func (f *FS) ReadLink(name string) (string, error) {
@@ -197,30 +228,47 @@ func (f *FS) ReadLink(name string) (string, error) {
 		return "", err
 	}
 	fail := func(err error) (string, error) { return "", &fs.PathError{Op: "readlink", Path: name, Err: err} }
-	switch i := e.node; {
+	switch {
 	case e.fault != nil:
-		return fail(e.fault)
-	case i.mode.Type() != fs.ModeSymlink:
+		return fail(e.why(name))
+	case e.node.mode.Type() != fs.ModeSymlink:
 		return fail(fs.ErrInvalid)
-	case i.flags&flagEncrypted != 0:
-		return fail(&FormatError{name, i.off + 32, "the link is encrypted"})
-	case i.size == 0 || i.size > maxTarget:
-		return fail(&FormatError{name, i.off + 4, fmt.Sprintf("the link's target has %d bytes", i.size)})
-	case i.flags&flagInline != 0:
-		b, err := f.inline(i, name)
-		if err != nil {
-			return fail(err)
-		}
-		return string(b), nil
-	case i.size < int64(len(i.block)) && i.flags&flagExtents == 0 && (i.blocks == 0 || i.acl):
-		return string(i.block[:i.size]), nil
-	default:
-		b := make([]byte, i.size)
-		if err := f.read(i, b, 0, name); err != nil {
-			return fail(err)
-		}
-		return string(b), nil
 	}
+	target, err := f.target(e.node, name)
+	if err != nil {
+		return fail(err)
+	}
+	return string(target), nil
+}
+
+// target is that of a symbolic link. A NUL would end it, for the kernel.
+func (f *FS) target(i *inode, path string) (b []byte, err error) {
+	inline := i.flags&flagInline != 0
+	fast := !inline && i.fast
+	switch {
+	case i.flags&flagEncrypted != 0:
+		return nil, &FormatError{path, i.off + 32, "the link is encrypted"}
+	case i.size == 0 || i.size > min(maxTarget, f.block-1) || fast && i.size >= int64(len(i.block)):
+		return nil, &FormatError{path, i.off + 4, fmt.Sprintf("the link's target has %d bytes", i.size)}
+	case inline:
+		if b, err = f.inline(i, path); err != nil {
+			return nil, err
+		}
+	case fast:
+		b = i.block[:i.size]
+	default:
+		if err := f.follow(i, path); err != nil {
+			return nil, err
+		}
+		b = make([]byte, i.size)
+		if err := f.read(i, b, 0, path); err != nil {
+			return nil, err
+		}
+	}
+	if bytes.IndexByte(b, 0) >= 0 {
+		return nil, &FormatError{path, i.off + 40, "there is a NUL in the link's target"}
+	}
+	return b, nil
 }
 
 // openDir is a directory opened for ReadDir.

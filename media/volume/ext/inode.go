@@ -1,22 +1,19 @@
 package ext
 
 import (
-	"bytes"
 	"fmt"
 	"io/fs"
 	"time"
 )
 
-const (
-	rootInode  = 2
-	firstInode = 11 // the first that isn't the volume's own ("Special inodes")
-)
+const rootInode = 2 // "Special inodes"
 
 // Flags of an inode ("Index Nodes", i_flags).
 const (
 	flagCompressed = 0x4
 	flagEncrypted  = 0x800
 	flagIndex      = 0x1000
+	flagHuge       = 0x40000
 	flagExtents    = 0x80000
 	flagEAInode    = 0x200000
 	flagInline     = 0x10000000
@@ -30,40 +27,32 @@ type inode struct {
 	size   int64
 	mtime  time.Time
 	flags  uint32
-	blocks uint32 // that it takes, in sectors or blocks: only whether it takes any counts
-	acl    bool   // it has a block of extended attributes
-	gen    uint32
 	block  [60]byte // i_block
-	extra  []byte   // what stands behind the first 128 bytes
 	seed   uint32   // of the checksums of what belongs to it
+	fast   bool     // nothing but its attributes takes a block: a link's target is in i_block
 }
 
 // inode reads one. Those that a directory can't name are refused.
 func (f *FS) inode(n uint32) (*inode, error) {
-	if n == 0 || n > f.inodes || n < firstInode && n != rootInode {
+	if n == 0 || n > f.inodes || n < f.firstInode && n != rootInode {
 		return nil, &FormatError{"", 0, fmt.Sprintf("inode %d is none that a directory may name", n)}
 	}
-	table, err := f.table(int64(n-1) / int64(f.perTable))
+	b, off, err := f.rawInode(n)
 	if err != nil {
 		return nil, err
 	}
-	at := int64(n-1) % int64(f.perTable) * f.inodeSize
-	block, err := f.get(table + at/f.block)
-	if err != nil {
-		return nil, err
-	}
-	b := block[at%f.block:][:f.inodeSize]
-	i := &inode{
-		number: n, off: table*f.block + at, flags: le.Uint32(b[32:]), blocks: le.Uint32(b[28:]), gen: le.Uint32(b[100:]),
-		acl: le.Uint32(b[104:]) != 0 || le.Uint16(b[118:]) != 0, extra: bytes.Clone(b[128:]),
-	}
+	i := &inode{number: n, off: off, flags: le.Uint32(b[32:]), seed: sum32(sum32(f.seed, n), le.Uint32(b[100:])), fast: f.takesNothing(b)}
 	copy(i.block[:], b[40:100])
-	i.seed = sum32(sum32(f.seed, n), i.gen)
 	fail := func(off int64, format string, args ...any) (*inode, error) {
 		return nil, &FormatError{"", i.off + off, fmt.Sprintf(format, args...)}
 	}
 	if got, want, ok := f.inodeSum(i, b); !ok {
 		return fail(124, "the checksum of inode %d is %08x, not %08x", n, got, want)
+	}
+	if len(b) > 128 {
+		if extra := int(le.Uint16(b[128:])); extra%4 != 0 || 128+extra > len(b) {
+			return fail(128, "inode %d has %d more bytes, of %d", n, extra, len(b)-128)
+		}
 	}
 	if le.Uint16(b[26:]) == 0 {
 		return fail(26, "inode %d was deleted", n)
@@ -81,16 +70,48 @@ func (f *FS) inode(n uint32) (*inode, error) {
 		return fail(4, "inode %d has %d bytes", n, size)
 	}
 	i.size = int64(size)
-	i.mtime = i.time(le.Uint32(b[16:]))
+	i.mtime = mtime(b)
 	switch {
 	case i.flags&flagEAInode != 0:
 		return fail(32, "inode %d holds an attribute and is no file", n)
 	case i.flags&flagInline != 0 && f.incompat&incompatInlineData == 0, i.flags&flagExtents != 0 && f.incompat&incompatExtents == 0:
 		return fail(32, "inode %d has flags %#x, for which the volume lacks the feature", n, i.flags)
+	case i.flags&flagInline != 0 && i.flags&flagExtents != 0:
+		return fail(32, "inode %d holds its bytes itself, and has extents", n)
 	case i.mode.IsDir() && i.size > maxDirSize:
 		return fail(4, "the directory has %d bytes, more than the %d that are read", i.size, maxDirSize)
 	}
 	return i, nil
+}
+
+// rawInode reads the bytes of one. They aren't to be changed.
+func (f *FS) rawInode(n uint32) (b []byte, off int64, err error) {
+	table, err := f.table(int64(n-1) / int64(f.perTable))
+	if err != nil {
+		return nil, 0, err
+	}
+	off = table*f.block + int64(n-1)%int64(f.perTable)*f.inodeSize
+	// Blocks can have 64 KiB, and directories can name inodes of one after another: only some of it is read.
+	size := min(f.block, max(4096, f.inodeSize))
+	if b, err = f.piece(extent{off &^ (size - 1), size}); err != nil {
+		return nil, 0, err
+	}
+	return b[off&(size-1):][:f.inodeSize], off, nil
+}
+
+// takesNothing says that no block belongs to an inode but that of its attributes.
+func (f *FS) takesNothing(b []byte) bool {
+	blocks, unit := int64(le.Uint32(b[28:])), int64(512)
+	if f.ro&roHugeFile != 0 {
+		blocks |= int64(le.Uint16(b[116:])) << 32
+		if le.Uint32(b[32:])&flagHuge != 0 {
+			unit = f.block
+		}
+	}
+	if le.Uint32(b[104:]) != 0 || f.incompat&incompat64Bit != 0 && le.Uint16(b[118:]) != 0 {
+		return blocks*unit == f.cluster
+	}
+	return blocks == 0
 }
 
 // inodeSum compares an inode's checksum ("Checksums").
@@ -105,7 +126,7 @@ func (f *FS) inodeSum(i *inode, b []byte) (got, want uint32, ok bool) {
 	want = uint32(le.Uint16(b[124:]))
 	mask := uint32(0xFFFF)
 	if len(b) > 128 {
-		if extra := le.Uint16(b[128:]); extra >= 4 && int(extra) <= len(b)-128 {
+		if le.Uint16(b[128:]) >= 4 {
 			s = sum(s, b[128:130])
 			s = sum(s, zero)
 			s = sum(s, b[132:])
@@ -118,11 +139,12 @@ func (f *FS) inodeSum(i *inode, b []byte) (got, want uint32, ok bool) {
 	return s & mask, want, s&mask == want
 }
 
-// time adds to the seconds of the last change what stands behind the first 128 bytes ("Inode Timestamps").
-func (i *inode) time(seconds uint32) time.Time {
-	at, nanos := int64(int32(seconds)), int64(0)
-	if len(i.extra) >= 12 && le.Uint16(i.extra[0:]) >= 12 { // i_mtime_extra is at 136, its 4 bytes end at 12 behind 128
-		extra := le.Uint32(i.extra[8:])
+// mtime is the time of the last change. Behind the first 128 bytes of an inode are its nanoseconds, and two bits more of its
+// seconds ("Inode Timestamps").
+func mtime(b []byte) time.Time {
+	at, nanos := int64(int32(le.Uint32(b[16:]))), int64(0)
+	if len(b) > 128 && le.Uint16(b[128:]) >= 12 { // i_mtime_extra ends there
+		extra := le.Uint32(b[136:])
 		at += int64(extra&3) << 32
 		nanos = int64(extra >> 2)
 	}
@@ -166,31 +188,37 @@ func (f *FS) inline(i *inode, path string) ([]byte, error) {
 	if i.size <= int64(len(b)) {
 		return b[:i.size], nil
 	}
+	f.mu.Lock()
+	raw, _, err := f.rawInode(i.number)
+	f.mu.Unlock()
+	if err != nil {
+		return nil, at(err, path)
+	}
 	fail := func(off int64, format string, args ...any) ([]byte, error) {
 		return nil, &FormatError{path, i.off + 128 + off, fmt.Sprintf(format, args...)}
 	}
-	x := i.extra
+	x := raw[128:]
 	if len(x) < 4 {
 		return fail(0, "there is no room for what the inode should hold")
 	}
-	at := int64(le.Uint16(x))
-	if at%4 != 0 || at > int64(len(x))-4 || le.Uint32(x[at:]) != 0xEA020000 {
-		return fail(at, "what the inode should hold isn't there")
+	pos := int64(le.Uint16(x))
+	if pos%4 != 0 || pos > int64(len(x))-4 || le.Uint32(x[pos:]) != 0xEA020000 {
+		return fail(pos, "what the inode should hold isn't there")
 	}
-	first := at + 4
-	for at = first; at <= int64(len(x))-16 && le.Uint32(x[at:]) != 0; {
-		length := int64(x[at])
-		offset, value, inside := int64(le.Uint16(x[at+2:])), int64(le.Uint32(x[at+8:])), le.Uint32(x[at+4:]) == 0
-		if at+16+length > int64(len(x)) {
+	first := pos + 4
+	for pos = first; pos <= int64(len(x))-16 && le.Uint32(x[pos:]) != 0; {
+		length := int64(x[pos])
+		offset, value, inside := int64(le.Uint16(x[pos+2:])), int64(le.Uint32(x[pos+8:])), le.Uint32(x[pos+4:]) == 0
+		if pos+16+length > int64(len(x)) {
 			break
 		}
-		if x[at+1] == 7 && string(x[at+16:at+16+length]) == "data" {
+		if x[pos+1] == 7 && string(x[pos+16:pos+16+length]) == "data" {
 			if !inside || first+offset > int64(len(x)) || value > int64(len(x))-first-offset || int64(len(b))+value < i.size {
-				return fail(at, "what the inode holds has %d bytes at %d, and %d are wanted", value, offset, i.size-int64(len(b)))
+				return fail(pos, "what the inode holds has %d bytes at %d, and %d are wanted", value, offset, i.size-int64(len(b)))
 			}
 			return append(b, x[first+offset:first+offset+value]...)[:i.size], nil
 		}
-		at += 16 + (length+3)&^3
+		pos += 16 + (length+3)&^3
 	}
-	return fail(at, "what the inode should hold isn't there")
+	return fail(pos, "what the inode should hold isn't there")
 }
