@@ -76,7 +76,7 @@ func makeVolume(t testing.TB, args []string) []byte {
 	}
 	check(os.Symlink("hello.txt", filepath.Join(tree, "fast")))
 	check(os.Symlink(target, filepath.Join(tree, "slow")))
-	for name, every := range map[string]int64{"holes": 1, "wide": 40} {
+	for name, every := range map[string]int64{"holes": 1, "wide": 30} {
 		f, err := os.Create(filepath.Join(tree, name))
 		check(err)
 		for i := range int64(8) {
