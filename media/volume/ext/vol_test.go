@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -197,24 +198,12 @@ func (v vol) sealGroup() {
 	}
 }
 
-// link has an entry name another inode.
-func (v vol) link(path string, to uint32) vol {
-	off, b := v.entry(path)
+// link has an entry name another inode, and says where the entry is.
+func (v vol) link(name string, to uint32) int64 {
+	off, b := v.entry(name)
 	le.PutUint32(b, to)
-	dir, _, ok := cutLast(path)
-	if !ok {
-		dir = "."
-	}
-	v.sealBlock(dir, off)
-	return v
-}
-
-func cutLast(path string) (dir, name string, ok bool) {
-	i := strings.LastIndexByte(path, '/')
-	if i < 0 {
-		return "", path, false
-	}
-	return path[:i], path[i+1:], true
+	v.sealBlock(path.Dir(name), off)
+	return off
 }
 
 // contents walks over a tree and reads its files: what each has, and what can't be read.
