@@ -48,7 +48,11 @@ func (e *env) layOut(t *target, kind format.Kind, label string, tree format.Tree
 	if _, err := rand.Read(v.ID[:]); err != nil {
 		return nil, nil, err
 	}
-	if err := format.Build(e.ctx, f, t.Size(), t.BlockSize(), v, tree); err != nil {
+	bar := e.progress()
+	bar.update("laying out", 0, t.Size())
+	err = format.Build(e.ctx, f, t.Size(), t.BlockSize(), v, tree)
+	bar.end(err)
+	if err != nil {
 		return nil, nil, err
 	}
 	start, _, err := format.Partition(t.Size(), t.BlockSize())
