@@ -283,7 +283,11 @@ func (p *dirParser) entry(number uint32, name string, kind byte, off int64) erro
 // resolve finds what an entry names. Damage is an entry's only.
 func (p *dirParser) resolve(e *entry, number uint32, kind byte) error {
 	f := p.f
-	node, err := f.inode(number)
+	var node *inode
+	err := error(&FormatError{"", e.off, fmt.Sprintf("inode %d is none that a directory may name", number)})
+	if f.mayName(number) {
+		node, err = f.inode(number)
+	}
 	if err != nil {
 		var damage *FormatError
 		if errors.As(err, &damage) {

@@ -32,11 +32,11 @@ type inode struct {
 	fast   bool     // nothing but its attributes takes a block: a link's target is in i_block
 }
 
-// inode reads one. Those that a directory can't name are refused.
+// mayName says whether a directory may name an inode: those before the first are the volume's own.
+func (f *FS) mayName(n uint32) bool { return n == rootInode || n >= f.firstInode && n <= f.inodes }
+
+// inode reads one that a directory may name.
 func (f *FS) inode(n uint32) (*inode, error) {
-	if n == 0 || n > f.inodes || n < f.firstInode && n != rootInode {
-		return nil, &FormatError{"", 0, fmt.Sprintf("inode %d is none that a directory may name", n)}
-	}
 	b, off, err := f.rawInode(n)
 	if err != nil {
 		return nil, err

@@ -67,6 +67,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"too many groups", checked, all(put32(4, 1<<31), put32(32, 1)), superPlace + 32, "groups, more than are read"},
 		{"too many bytes of descriptors", checked, all(put32(4, 1<<28), put32(32, 1024), put16(254, 1024)), superPlace + 32, "groups, more than are read"},
 		{"more inodes than there are", checked, put32(0, 65), superPlace, "65 inodes"},
+		{"fewer inodes than the volume's own", checked, put32(84, 65), superPlace, "64 inodes"},
 		{"fewer inodes than there are", checked, put32(0, 63), superPlace, "63 inodes"},
 		{"inodes behind the end", checked, func(v vol) { le.PutUint32(v.b[2048+8:], 510); v.sealGroup() }, 2048 + 8, "inodes of group 0 are at block 510"},
 		{"inodes far behind the end", checked, func(v vol) { le.PutUint32(v.b[2048+40:], 1<<31); v.sealGroup() }, 2048 + 8, "inodes of group 0 are at block"},

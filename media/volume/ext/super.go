@@ -88,7 +88,7 @@ func (f *FS) layout(s []byte) error {
 	switch {
 	case f.groups > maxGroups || f.groups*f.descSize > maxDescriptors:
 		return fail(32, "it has %d groups, more than are read", f.groups)
-	case int64(f.inodes) != f.groups*int64(f.perTable):
+	case int64(f.inodes) != f.groups*int64(f.perTable) || f.inodes < f.firstInode:
 		return fail(0, "it has %d inodes, in %d groups of %d", f.inodes, f.groups, f.perTable)
 	}
 	f.there = min(f.blocks, f.size/f.block)
