@@ -170,6 +170,98 @@ func TestExFAT(t *testing.T) {
 	}
 }
 
+// extImage is an ext4 volume of 8 MiB with two files.
+func extImage(t *testing.T) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	tree, image := filepath.Join(dir, "tree"), filepath.Join(dir, "image")
+	if err := os.MkdirAll(filepath.Join(tree, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"autorun.inf", "sub/Letter.txt"} {
+		if err := os.WriteFile(filepath.Join(tree, name), []byte("open=it"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(t, "", "mke2fs", "-q", "-F", "-t", "ext4", "-L", "STICK", "-d", tree, image, "8M")
+	data, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func has(report *Report, code, path string) bool {
+	return slices.ContainsFunc(report.Findings, func(f volume.Finding) bool { return f.Code == code && f.Path == path })
+}
+
+// TestExt has a volume in a partition, read as a whole, one that wasn't unmounted, and one whose superblock was changed.
+func TestExt(t *testing.T) {
+	const start = 2048 * 512
+	medium := stick(t, "label: gpt\nstart=2048, size=16384, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4\n")
+	copy(medium[start:], extImage(t))
+	report, systems, err := Examine(t.Context(), bytes.NewReader(medium), int64(len(medium)), 512)
+	if err != nil || len(systems) != 1 || len(report.Findings) != 1 || !has(report, CodeAutorun, "partition 1/autorun.inf") {
+		t.Fatalf("%d file systems, %+v, %v", len(systems), report, err)
+	}
+	if v := report.Volumes[0]; v.Holds != "ext4" || v.Label != "STICK" || v.Files != 1 {
+		t.Errorf("%+v", v)
+	}
+	if text, err := fs.ReadFile(systems[0], "sub/Letter.txt"); string(text) != "open=it" || err != nil {
+		t.Errorf("a file: %q, %v", text, err)
+	}
+	boot := bytes.Clone(medium)
+	boot[start+100] = 0xEB
+	report, _, err = Examine(t.Context(), bytes.NewReader(boot), int64(len(boot)), 512)
+	if err != nil || len(report.Findings) != 2 || report.Findings[0].Code != "boot-code" && report.Findings[1].Code != "boot-code" {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	for _, f := range report.Findings {
+		if f.Code == "boot-code" && f.Offset != start+100 {
+			t.Errorf("%v", f)
+		}
+	}
+	medium[start+1024+200]++
+	report, systems, err = Examine(t.Context(), bytes.NewReader(medium), int64(len(medium)), 512)
+	if err != nil || len(systems) != 0 || len(report.Findings) != 1 || !has(report, CodeDamaged, "") || !strings.Contains(report.Findings[0].Detail, "checksum") {
+		t.Errorf("%d file systems, %+v, %v", len(systems), report, err)
+	}
+}
+
+// TestSeveral has a volume that one system takes for FAT, and another for ext4. It is read as FAT, and that is said.
+func TestSeveral(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "image")
+	run(t, "", "mkfs.fat", "-C", "-R", "64", "-n", "FIRST", image, "8192")
+	medium, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := extImage(t)
+	copy(medium[1024:2048], second[1024:2048])
+	check := func(name string) {
+		t.Helper()
+		report, _, err := Examine(t.Context(), bytes.NewReader(medium), int64(len(medium)), 512)
+		if err != nil || !has(report, CodeSeveral, "") {
+			t.Errorf("%s: %+v, %v", name, report, err)
+		}
+		if v := report.Volumes[0]; !strings.HasPrefix(v.Holds, "FAT") {
+			t.Errorf("%s: %+v", name, v)
+		}
+	}
+	check("a superblock in FAT")
+	boot := bytes.Clone(medium[:512])
+	copy(medium, second)
+	copy(medium, boot)
+	check("FAT's boot sector before ext4")
+	// Either alone is one.
+	for name, one := range map[string][]byte{"FAT": fatImage(t, "8192"), "ext4": second} {
+		report, _, err := Examine(t.Context(), bytes.NewReader(one), int64(len(one)), 512)
+		if err != nil || has(report, CodeSeveral, "") {
+			t.Errorf("%s: %+v, %v", name, report, err)
+		}
+	}
+}
+
 // zeros is a medium of zeros.
 type zeros struct{ end int64 }
 

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
@@ -174,6 +175,130 @@ func TestFarBlocks(t *testing.T) {
 		}
 		if got := codes(fsys); got != "sparse" {
 			t.Errorf("%s: %v", kind, fsys.Findings())
+		}
+	}
+}
+
+// counting notes what is read.
+type counting struct {
+	r     io.ReaderAt
+	reads []extent
+}
+
+func (c *counting) ReadAt(p []byte, off int64) (int, error) {
+	c.reads = append(c.reads, extent{off, int64(len(p))})
+	return c.r.ReadAt(p, off)
+}
+
+// TestTruncated has a volume that ends before one of its files does: that one is refused, and the others can be read.
+func TestTruncated(t *testing.T) {
+	v := sample(t, checked)
+	last, end := "", int64(0)
+	for _, name := range []string{"hello.txt", "holes", "other.txt", "sub/b.txt", "sub/deep/c.txt", "wide"} {
+		if at := v.place(name, 0); at > end {
+			last, end = name, at
+		}
+	}
+	want, _ := contents(v.f)
+	delete(want, last)
+	fsys, err := Open(bytes.NewReader(v.b[:end+512]), end+512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, bad := contents(fsys)
+	var damage *FormatError
+	if err := bad[last]; !errors.As(err, &damage) || damage.Path != last || !strings.Contains(damage.Msg, "behind the end of what is there") || !maps.Equal(got, want) || len(bad) != 1 {
+		t.Errorf("%s: %v, %q", last, bad, got)
+	}
+	if codes(fsys) != "past-end" {
+		t.Errorf("%v", fsys.Findings())
+	}
+}
+
+// TestInodePiece reads no more of large blocks of inodes than is needed (F1).
+func TestInodePiece(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "image")
+	tool(t, "mke2fs", "-q", "-F", "-t", "ext4", "-b", "65536", "-O", "^has_journal", image, "8M")
+	f, err := os.Open(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	c := &counting{r: f}
+	fsys, err := Open(c, 8<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fsys.Stat("lost+found"); err != nil {
+		t.Fatal(err)
+	}
+	table, err := fsys.table(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, e := range c.reads {
+		if e.at >= table*65536 && e.at < (table+fsys.tableLength())*65536 {
+			if n++; e.size > 4096 {
+				t.Errorf("%d bytes of inodes were read", e.size)
+			}
+		}
+	}
+	if n == 0 {
+		t.Error("no inodes were read")
+	}
+}
+
+// TestTooManyDirectories remembers where directories stand up to a bound.
+func TestTooManyDirectories(t *testing.T) {
+	v := sample(t, checked)
+	fsys, err := v.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range uint32(maxDirs) {
+		fsys.owner[n+1000] = rootInode
+	}
+	off, _ := v.entry("sub/deep")
+	_, err = fsys.ReadDir("sub/deep")
+	refused(t, "one more", err, "sub/deep", off, "more than the 400000 directories")
+	if codes(fsys) != "too-many-directories" {
+		t.Errorf("%v", fsys.Findings())
+	}
+}
+
+// TestDeepLookup needs only the directory that a file is in if that was found just now, however much those above it take (F1).
+func TestDeepLookup(t *testing.T) {
+	v := sample(t, checked)
+	if _, err := v.f.Stat("sub/deep/c.txt"); err != nil {
+		t.Fatal(err)
+	}
+	v.f.dirs = dirCache{}
+	if _, err := v.f.Stat("sub/deep/c.txt"); err != nil {
+		t.Fatal(err)
+	}
+	if len(v.f.dirs.order) != 1 {
+		t.Errorf("%d directories were read", len(v.f.dirs.order))
+	}
+}
+
+// TestShared has many inodes with one tree of extents, which no checksum ties to one of them: one is followed (F1).
+func TestShared(t *testing.T) {
+	v := sample(t, uncheckd)
+	from := v.inode("holes")
+	names := []string{"empty", "hello.txt", "other.txt", "wide"}
+	for _, name := range names {
+		copy(v.inode(name)[40:100], from[40:100])
+		copy(v.inode(name)[4:8], from[4:8])
+	}
+	fsys, err := v.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, bad := contents(fsys)
+	for i, name := range append(names, "holes") {
+		if (bad[name] == nil) != (i == 0) {
+			t.Errorf("%s: %v", name, bad[name])
 		}
 	}
 }
