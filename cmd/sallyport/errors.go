@@ -112,6 +112,7 @@ var advice = map[string]string{
 	"carrier-too-small":  "take a larger stick",
 	"delivery-full":      "take a larger stick",
 	"delivery-unfit":     "format the stick anew with another --fs: ext4 holds links and all names",
+	"no-key-stick":       "name the stick that sallyport key store wrote",
 	"not-released":       "name the directory as import printed it, and the state directory of the station that let it in",
 	"release-changed":    "import the bundle again, into another spool, and find out who changed this one",
 	"readback-differs":   "don't use the stick any more: it doesn't keep what it takes",

@@ -17,6 +17,7 @@ import (
 type keyCmd struct {
 	Generate keyGenerateCmd `cmd:"" help:"Make a key pair: NAME.key, protected by a password, and NAME.pub."`
 	Show     keyShowCmd     `cmd:"" help:"Show a public or secret key's public half, of minisign or OpenPGP."`
+	Store    keyStoreCmd    `cmd:"" help:"Put a secret key on an enrolled stick, and read it back."`
 }
 
 type keyGenerateCmd struct {
@@ -106,12 +107,12 @@ func (c *keyGenerateCmd) run(e *env) (result, error) {
 }
 
 type keyShowCmd struct {
-	File         string `arg:"" help:"NAME.pub, NAME.key, or what gpg exports of a key."`
+	File         string `arg:"" help:"NAME.pub, NAME.key, what gpg exports of a key, or a key stick: /dev/sg1."`
 	PasswordFile string `help:"Take the password of a secret key from the first line of this file." type:"path" placeholder:"FILE"`
 }
 
 func (c *keyShowCmd) run(e *env) (result, error) {
-	data, err := readSmall(c.File)
+	data, called, err := e.readKey(c.File)
 	if err != nil {
 		return nil, err
 	}
@@ -125,11 +126,11 @@ func (c *keyShowCmd) run(e *env) (result, error) {
 	}
 	switch _, keyErr := trust.ParseSecretKey(data); {
 	case errors.Is(keyErr, trust.ErrPublicKey):
-		return nil, usagef("%s: %v", c.File, err)
+		return nil, usagef("%s: %v", called, err)
 	case keyErr != nil && !errors.Is(keyErr, trust.ErrNeedsPassword):
-		return nil, usagef("%s is neither a public key (%v) nor a secret key (%v)", c.File, err, keyErr)
+		return nil, usagef("%s is neither a public key (%v) nor a secret key (%v)", called, err, keyErr)
 	}
-	key, err := e.unlockKey(data, c.File, c.PasswordFile)
+	key, err := e.unlockKey(data, called, c.PasswordFile)
 	if err != nil {
 		return nil, err
 	}
@@ -152,13 +153,14 @@ func readSmall(path string) ([]byte, error) {
 	return data, err
 }
 
-// openKey reads a secret key, asking for its password when it has one: on a terminal three times, if need be.
+// openKey reads a secret key, from a file or a key stick, asking for its password when it has one: on a terminal three
+// times, if need be.
 func (e *env) openKey(path, passwordFile string) (*trust.SecretKey, error) {
-	data, err := readSmall(path)
+	data, called, err := e.readKey(path)
 	if err != nil {
 		return nil, err
 	}
-	return e.unlockKey(data, path, passwordFile)
+	return e.unlockKey(data, called, passwordFile)
 }
 
 // unlockKey reads the secret key in data, which came from path.

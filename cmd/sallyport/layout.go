@@ -44,13 +44,18 @@ func (e *env) layOut(t *target, kind format.Kind, label string, tree format.Tree
 		return nil, nil, err
 	}
 	defer f.Close()
+	return e.layOutIn(f, t, kind, label, tree, noReplug)
+}
+
+// layOutIn is layOut by way of an empty file.
+func (e *env) layOutIn(f *os.File, t *target, kind format.Kind, label string, tree format.Tree, noReplug bool) (*carry.Record, *enrol.Volume, error) {
 	v := format.Volume{Kind: kind, Label: label}
 	if _, err := rand.Read(v.ID[:]); err != nil {
 		return nil, nil, err
 	}
 	bar := e.progress()
 	bar.update("laying out", 0, t.Size())
-	err = format.Build(e.ctx, f, t.Size(), t.BlockSize(), v, tree)
+	err := format.Build(e.ctx, f, t.Size(), t.BlockSize(), v, tree)
 	bar.end(err)
 	if err != nil {
 		return nil, nil, err

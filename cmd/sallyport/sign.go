@@ -17,7 +17,7 @@ import (
 
 type signCmd struct {
 	File         string `arg:"" help:"The bundle image, or a SEAL.json that plan made." type:"path"`
-	Key          string `help:"Your secret key; needed, but with --signature." xor:"signature" placeholder:"FILE"`
+	Key          string `help:"Your secret key, or a stick that has it: /dev/sg1; needed, but with --signature." xor:"signature" placeholder:"FILE"`
 	Signature    string `help:"A signature made elsewhere, by minisign or gpg, in place of a key. Needs --trust." xor:"signature" placeholder:"FILE"`
 	PasswordFile string `help:"Take the key's password from the first line of this file." type:"path" placeholder:"FILE"`
 	Trust        string `help:"Make sure first that this trust root gives you a part in the channel." placeholder:"FILE"`
@@ -42,6 +42,7 @@ where the key is, then sign FILE --signature SEAL.json.asc --trust trust.json.
 
 Examples:
   sallyport sign bundle.iso --key alice.key --trust trust.json
+  sallyport sign bundle.iso --key /dev/sg1 --trust trust.json
   sallyport sign next.iso --key bob.key --previous bundle.iso --reproduce my/sources
   sallyport sign SEAL.json --key bob.key --reproduce my/sources`
 }
