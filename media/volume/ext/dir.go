@@ -62,7 +62,7 @@ func (c *dirCache) put(n uint32, d *dir) {
 }
 
 // entryCost is about what an entry takes beside its name.
-const entryCost = 320
+const entryCost = 256
 
 // Types in directory entries ("Linear (Classic) Directories").
 var entryTypes = map[byte]fs.FileMode{

@@ -21,12 +21,12 @@ import (
 )
 
 const (
-	// maxDirCost is how many bytes of memory the entries of one directory may take, names included: some 80,000 files.
-	maxDirCost = 12 << 20
+	// maxDirCost is how many bytes of memory the entries of one directory may take, names included: some 85,000 files.
+	maxDirCost = 24 << 20
 	// maxDirSize is how long a directory may be, in bytes.
 	maxDirSize = 256 << 20
 	// maxCached is how many bytes of parsed directories are kept: two of maxDirCost, so that one and its parent fit.
-	maxCached = 24 << 20
+	maxCached = 48 << 20
 	// maxBlocks is how many blocks of the volume's own structure are kept in memory, at most 64 KiB each.
 	maxBlocks = 64
 	// maxDescriptors is how many bytes the descriptors of all groups may take: those of 128 TiB in blocks of 4 KiB.

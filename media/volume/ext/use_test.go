@@ -207,7 +207,7 @@ func TestTruncated(t *testing.T) {
 	}
 	got, bad := contents(fsys)
 	var damage *FormatError
-	if err := bad[last]; !errors.As(err, &damage) || damage.Path != last || !strings.Contains(damage.Msg, "behind the end of what is there") || !maps.Equal(got, want) || len(bad) != 1 {
+	if err := bad[last]; !errors.As(err, &damage) || damage.Path != last || !strings.Contains(damage.Msg, "its blocks from") || !maps.Equal(got, want) || len(bad) != 1 {
 		t.Errorf("%s: %v, %q", last, bad, got)
 	}
 	if codes(fsys) != "past-end" {
