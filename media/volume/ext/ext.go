@@ -33,6 +33,8 @@ const (
 	maxDescriptors = 64 << 20
 	// maxGroups is how many there may be: 64 TiB in blocks of 4 KiB.
 	maxGroups = 1 << 19
+	// maxCopies is how many copies of the superblock are compared with it. Where not each group has one there are at most 27.
+	maxCopies = 64
 	// maxBroken is how many files and directories whose blocks can't be followed are remembered.
 	maxBroken = 50_000
 	// maxDirs is how many directories are opened before no more are: which entry owns which is remembered.
@@ -175,6 +177,9 @@ func Open(r io.ReaderAt, size int64) (*FS, error) {
 		return nil, err
 	}
 	f.oddities(b)
+	if err := f.compareCopies(b[superPlace:]); err != nil {
+		return nil, err
+	}
 	if err := f.findZones(); err != nil {
 		return nil, err
 	}

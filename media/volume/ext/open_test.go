@@ -195,3 +195,53 @@ func TestGroups(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSuperCopies has copies of the superblock that differ from it.
+func TestSuperCopies(t *testing.T) {
+	args := append(checked[:3:3], "^has_journal,^resize_inode,^flex_bg", "-g", "256")
+	const at = 257 * 1024
+	for _, c := range []struct {
+		name   string
+		change func(b []byte)
+		off    int64
+	}{
+		{"the same", func([]byte) {}, -1},
+		{"what changes in use", func(b []byte) { le.PutUint32(b[48:], 1) }, -1},
+		{"a journal to replay, in one", func(b []byte) { le.PutUint32(b[96:], le.Uint32(b[96:])^incompatRecover) }, -1},
+		{"no copy", func(b []byte) { clear(b) }, at},
+		{"blocks", func(b []byte) { b[4]++ }, at},
+		{"magic", func(b []byte) { b[56]++ }, at + 56},
+		{"identity", func(b []byte) { b[104]++ }, at + 104},
+		{"features", func(b []byte) { b[96] ^= incompatMetaBG }, at + 96},
+		{"its checksum", nil, at + 1020},
+	} {
+		v := sample(t, args)
+		b := v.b[at:][:1024]
+		if le.Uint16(b[56:]) != magic {
+			t.Fatal("there is no copy")
+		}
+		if c.change == nil {
+			b[1020]++
+		} else {
+			c.change(b)
+			le.PutUint32(b[1020:], sum(^uint32(0), b[:1020]))
+		}
+		fsys, err := v.open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := fsys.Findings()
+		if c.off < 0 != (len(got) == 0) || c.off >= 0 && (len(got) != 1 || got[0].Code != "super-copy" || got[0].Offset != c.off) {
+			t.Errorf("%s: %v, want one at %d", c.name, got, c.off)
+		}
+	}
+}
+
+// TestSuperCopiesBound compares no more of them than that (F1).
+func TestSuperCopiesBound(t *testing.T) {
+	c := &counting{r: bytes.NewReader(make([]byte, 1<<20))}
+	f := &FS{r: c, block: 1024, first: 1, perGroup: 2, groups: 500, there: 1024} // each group has one
+	if err := f.compareCopies(make([]byte, superPlace)); err != nil || len(c.reads) != maxCopies {
+		t.Errorf("%d copies were read, %v", len(c.reads), err)
+	}
+}

@@ -1,6 +1,7 @@
 package ext
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 )
@@ -131,4 +132,42 @@ func (f *FS) oddities(b []byte) {
 	case f.size-end >= f.block:
 		f.list.Add("volume-slack", end, "", "%d bytes behind the volume's end belong to no volume", f.size-end)
 	}
+}
+
+// layoutFields are what a superblock says of where things are, and whose they are: each field's place and length in bytes.
+var layoutFields = [][2]int{{0, 8}, {20, 24}, {56, 2}, {76, 4}, {84, 6}, {104, 16}, {206, 2}, {254, 2}, {260, 4}, {336, 4}, {588, 8}, {624, 4}}
+
+// compareCopies compares the copies of the superblock, which repair and some mounts go by, with the one that counts. What
+// changes in that one only while a volume is in use isn't compared.
+func (f *FS) compareCopies(s []byte) error {
+	const layoutFeatures = incompatMetaBG | incompat64Bit
+	b := make([]byte, superPlace)
+	for group, n := int64(1), 0; group < f.groups && n < maxCopies; group++ {
+		at := (f.first + group*f.perGroup) * f.block
+		if !f.hasSuper(group) || at > f.there*f.block-f.block {
+			continue
+		}
+		n++
+		if err := f.readAt(b, at); err != nil {
+			return err
+		}
+		differs := -1
+		for _, field := range layoutFields {
+			if !bytes.Equal(b[field[0]:field[0]+field[1]], s[field[0]:field[0]+field[1]]) {
+				differs = field[0]
+				break
+			}
+		}
+		switch {
+		case differs >= 0:
+		case (le.Uint32(b[96:])^le.Uint32(s[96:]))&layoutFeatures != 0:
+			differs = 96
+		case f.checksums && sum(^uint32(0), b[:1020]) != le.Uint32(b[1020:]):
+			differs = 1020
+		}
+		if differs >= 0 {
+			f.list.Add("super-copy", at+int64(differs), "", "the copy of the superblock in group %d says something else than the superblock", group)
+		}
+	}
+	return nil
 }
