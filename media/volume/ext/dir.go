@@ -323,11 +323,19 @@ func (p *dirParser) note(code string, off int64, name, format string, args ...an
 		return
 	}
 	p.f.noted++
-	path := join(p.path, name)
-	if name == "" {
-		path = strings.TrimSuffix(p.path, ".")
+	path := shown(p.path)
+	if name != "" {
+		path = join(p.path, name)
 	}
 	p.f.list.Add(code, off, path, format, args...)
+}
+
+// shown is a path as findings have it, where the root is "".
+func shown(path string) string {
+	if path == "." {
+		return ""
+	}
+	return path
 }
 
 func join(dir, name string) string {

@@ -122,6 +122,7 @@ type FS struct {
 	taken  claims            // blocks that belong to a file or directory
 	tried  claims            // inodes whose blocks were followed
 	broken map[uint32]error  // those of them whose blocks couldn't be
+	sound  claims            // groups whose block bitmap's checksum was compared
 	looked claims            // inodes of directories whose findings are known
 }
 

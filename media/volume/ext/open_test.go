@@ -245,3 +245,75 @@ func TestSuperCopiesBound(t *testing.T) {
 		t.Errorf("%d copies were read, %v", len(c.reads), err)
 	}
 }
+
+// TestBitmap has blocks of files marked as free, and a bitmap that was changed.
+func TestBitmap(t *testing.T) {
+	for _, args := range [][]string{checked, uncheckd, plain} {
+		v := sample(t, args)
+		hello, bitmap := v.place("hello.txt", 0), int64(le.Uint32(v.b[2048:]))*1024
+		bit := hello/1024 - 1
+		clearBit := func(v vol) { v.b[bitmap+bit/8] &^= 1 << (bit % 8) }
+		seal := func(v vol) {
+			s := sum(v.f.seed, v.b[bitmap:][:1024])
+			le.PutUint16(v.b[2048+24:], uint16(s))
+			if v.f.descSize >= 64 {
+				le.PutUint16(v.b[2048+56:], uint16(s>>16))
+			}
+			v.sealGroup()
+		}
+		super := func(at int, bits uint32) {
+			le.PutUint32(v.b[superPlace+at:], le.Uint32(v.b[superPlace+at:])|bits)
+		}
+		for _, c := range []struct {
+			name   string
+			change func()
+			code   string
+			off    int64
+			path   string
+		}{
+			{"free", func() { clearBit(v); seal(v) }, "not-allocated", hello, "hello.txt"},
+			{"checksum", func() { v.b[bitmap+60] ^= 1; v.sealGroup() }, "bitmap-checksum", 2048 + 24, ""},
+			{"free where the journal wasn't replayed", func() { clearBit(v); super(96, incompatRecover) }, "needs-recovery", superPlace + 96, ""},
+		} {
+			v = sample(t, args)
+			c.change()
+			v.sealSuper()
+			fsys, err := v.open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, bad := contents(fsys); len(bad) != 0 {
+				t.Errorf("%v", bad)
+			}
+			if c.code == "bitmap-checksum" && !fsys.checksums {
+				c.code = ""
+			}
+			got := fsys.Findings()
+			if codes(fsys) != c.code || c.code != "" && (got[0].Offset != c.off || got[0].Path != c.path) {
+				t.Errorf("%s, %q: %v, want %s at %d", c.name, args, got, c.code, c.off)
+			}
+		}
+	}
+	// A group of which no bitmap is there has no files.
+	v := sample(t, checked)
+	v.b[2048+18] |= groupNoBitmap
+	v.sealGroup()
+	fsys, err := v.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	contents(fsys)
+	if got := fsys.Findings(); len(got) < 8 || got[0].Code != "not-allocated" || got[0].Path != "" || strings.Count(codes(fsys), "not-allocated") != len(got) {
+		t.Errorf("%v", got)
+	}
+	// Without those features the flag says nothing.
+	v = sample(t, plain)
+	v.b[2048+18] |= groupNoBitmap
+	if fsys, err = v.open(); err != nil {
+		t.Fatal(err)
+	}
+	contents(fsys)
+	if codes(fsys) != "" {
+		t.Errorf("%v", fsys.Findings())
+	}
+}

@@ -22,7 +22,7 @@ func (f *FS) follow(i *inode, path string) error {
 	}
 	err := f.tried.take(int64(i.number), 1)
 	if err == nil {
-		w := walker{f, i}
+		w := walker{f: f, i: i, path: shown(path)}
 		err = w.all()
 	} else {
 		err = &FormatError{"", i.off, err.Error()}
@@ -44,8 +44,10 @@ func at(err error, path string) error {
 
 // walker goes through the blocks of an inode.
 type walker struct {
-	f *FS
-	i *inode
+	f      *FS
+	i      *inode
+	path   string
+	warned bool // that some of its blocks are marked as free
 }
 
 func (w *walker) all() error {
@@ -87,7 +89,7 @@ func (w *walker) claim(at, count, off int64) error {
 	if err := f.taken.take(at, count); err != nil {
 		return fail("%v", err)
 	}
-	return nil
+	return w.checkFree(at, count)
 }
 
 // node follows a node of extents and those below it.
