@@ -17,6 +17,9 @@ BIG_TIMEOUT ?= 6h
 QUIET ?= 10m
 FUZZTIME ?=
 
+# Tests of thousands of cases alike, of which they take a part when the race detector makes them slow.
+WHOLE := ^(TestBursts|TestMendGrid|TestExactnessWithParity)$$
+
 # The pattern ./... leaves out folders that begin with a dot.
 PACKAGES := ./... ./.ci/fuzz ./.ci/layers ./.ci/removals ./.ci/tools
 
@@ -37,6 +40,7 @@ help: ## list the targets
 
 test: tools check ## install what is missing, check the sources, run all tests with the race detector
 	go test -race -count=1 -timeout $(TEST_TIMEOUT) $(PACKAGES)
+	go test -count=1 -timeout $(TEST_TIMEOUT) -run '$(WHOLE)' ./bundle
 	@$(if $(WITHOUT_CORPUS),echo; echo '*** $(WITHOUT_CORPUS)'; echo;)
 	@echo 'make test: all checks and tests passed$(if $(WITHOUT_CORPUS),; those over the corpus were not run)'
 

@@ -67,6 +67,10 @@ func TestBursts(t *testing.T) {
 	if os.Getenv("SALLYPORT_BIG") == "1" {
 		every = 1
 	}
+	if raceDetector {
+		t.Log("with the race detector a twentieth of it only")
+		every *= 20
+	}
 	for _, c := range []struct{ roots, blocks int }{{2, 400}, {3, 80}, {8, 300}, {24, 270}} {
 		img := signed(t, tall(c.blocks), withRoots(c.roots))
 		g := geometryOf(t, img)

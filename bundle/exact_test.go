@@ -122,6 +122,11 @@ func TestExactnessWithParity(t *testing.T) {
 	for range 2000 {
 		changes = append(changes, change{[]int64{random.Int64N(int64(len(img)))}, byte(1 + random.IntN(255))})
 	}
+	if raceDetector {
+		t.Log("with the race detector a tenth of them only")
+		i := 0
+		changes = slices.DeleteFunc(changes, func(change) bool { i++; return i%10 != 1 })
+	}
 	var mu sync.Mutex
 	codes := map[string]int{}
 	eachImage(img, changes, func(img []byte, c change) {
