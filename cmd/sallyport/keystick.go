@@ -325,14 +325,14 @@ func keyIn(volume fs.FS) (data []byte, name string, err error) {
 func readKeyOn(volume fs.FS, name string) ([]byte, error) {
 	info, err := fs.Lstat(volume, name)
 	if err != nil {
-		return nil, fmt.Errorf("read the key: %w", err)
+		return nil, named("read", scan.Quote(name), err)
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxKeyOnStick {
 		return nil, noKeyStick("%s is a %s of %d bytes, and a key a file of at most %d", scan.Quote(name), kindOf(info), info.Size(), maxKeyOnStick)
 	}
 	f, err := volume.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("read the key: %w", err)
+		return nil, named("read", scan.Quote(name), err)
 	}
 	defer f.Close()
 	return readKeyFile(f)

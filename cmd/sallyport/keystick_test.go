@@ -85,6 +85,10 @@ func TestKeyStore(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			fixture(t)
+			if tt.kind != "exfat" { // which mkfs.exfat makes there, but without the key
+				t.Setenv("TMPDIR", "/nonexistent") // nothing of it goes to a disk
+			}
 			r, err := storing(t, quietly(t), s, file, enrol.Key, tt.kind)
 			if err != nil {
 				t.Fatal(err)
@@ -356,6 +360,12 @@ func TestKeyOn(t *testing.T) {
 		{"empty", stick(mkfs), 0, "", "at the root, but nothing"},
 		{"a directory", stick(mkfs, []string{"mmd", "-i", "IMAGE", "::x.key"}), 0, "", `"x.key" is a directory`},
 		{"not at the root", stick(mkfs, []string{"mmd", "-i", "IMAGE", "::d"}, []string{"mcopy", "-i", "IMAGE", "alice.key", "::d"}), 0, "", `but "d"`},
+		{"two file systems", stick(
+			[]string{"sh", "-c", "printf '2048,2048,1\\n4096,2048,1\\n' | sfdisk -q IMAGE"},
+			[]string{"mkfs.fat", "--offset", "2048", "IMAGE", "1024"}, []string{"mkfs.fat", "--offset", "4096", "IMAGE", "1024"},
+			[]string{"mcopy", "-i", "IMAGE@@1M", "alice.key", "::"},
+		), 0, "", "on this one there is FAT12 of 1.0 MB, FAT12 of 1.0 MB"},
+		{"damaged", stick(mkfs, copied("most.key"), []string{"dd", "if=/dev/zero", "of=IMAGE", "bs=1", "seek=515", "count=9", "conv=notrunc"}), 0, "", `read "most.key": open most.key: reading a FAT volume: `},
 		{"zeros", stick(), 0, "", "on this one there is "},
 		{"ext4", stick([]string{"mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "IMAGE"}), 0, "", `"lost+found"`},
 		{"unread", stick([]string{"mkswap", "IMAGE"}), 0, "", "on this one there is "},
