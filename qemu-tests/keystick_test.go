@@ -16,7 +16,16 @@ func TestKeyStick(t *testing.T) {
 	const size = 64 << 20
 	r := openStickRoom(t)
 	m := r.m
-	m.Script(t, "cd /tmp; echo right >pw; sallyport key generate --password-file pw zed; sallyport inspect unsigned.iso --seal SEAL.json; cp unsigned.iso by-file.iso; cp unsigned.iso by-stick.iso")
+	bin, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("bash", "-eu", "-c", "mkdir keys; cd keys; echo right >pw; sallyport key generate --password-file pw zed; cp ../unsigned.iso by-file.iso; sallyport sign by-file.iso --key zed.key --password-file pw")
+	cmd.Dir, cmd.Env = r.dir, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("making a key: %v\n%s", err, out)
+	}
+	m.Script(t, "cp "+mountDir+"/keys/* /tmp; cd /tmp; sallyport inspect unsigned.iso --seal SEAL.json; cp unsigned.iso by-stick.iso")
 	store := func(p *plugged, file, flags string) *Process {
 		return m.Go(t, Command{Script: "exec sallyport key store /tmp/" + file + " --device " + p.generic + " --trust /tmp/trust.json --state /tmp/state --yes --json " + flags + " 2>/tmp/storing", Limit: 5 * time.Minute})
 	}
@@ -90,7 +99,7 @@ func TestKeyStick(t *testing.T) {
 		}
 	})
 	t.Run("signed", func(t *testing.T) {
-		m.Script(t, sign+"/tmp/by-file.iso --key /tmp/zed.key; "+sign+"/tmp/by-stick.iso --key "+p.generic+"; cmp /tmp/by-file.iso /tmp/by-stick.iso; ! cmp -s /tmp/by-file.iso /tmp/unsigned.iso")
+		m.Script(t, sign+"/tmp/by-stick.iso --key "+p.generic+"; cmp /tmp/by-file.iso /tmp/by-stick.iso; ! cmp -s /tmp/by-file.iso /tmp/unsigned.iso")
 		m.Script(t, sign+"/tmp/SEAL.json --unseen --key "+p.generic+"; minisign -V -p /tmp/zed.pub -m /tmp/SEAL.json -x /tmp/SEAL.json.*.minisig")
 		got := m.Run(t, Command{Script: "echo wrong >/tmp/wrong; sallyport sign --yes /tmp/by-stick.iso --password-file /tmp/wrong --key " + p.generic})
 		if got.Code != 2 || !strings.Contains(got.Stderr, `"zed.key" on `+p.generic+": wrong password") {
