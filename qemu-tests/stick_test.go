@@ -358,6 +358,27 @@ func TestStick(t *testing.T) {
 	})
 }
 
+// TestStickBlock is a machine without a gate: the kernel has made a block device of the stick already, and keeps it.
+func TestStickBlock(t *testing.T) {
+	r := openStickRoom(t)
+	p := r.plug(t, "serial block\nlun disk 6M", noise(6<<20))
+	r.enrol(t, p, 512)
+	r.m.Script(t, "basename $(readlink -f /sys/class/scsi_generic/"+filepath.Base(p.generic)+"/device) >/sys/bus/scsi/drivers/sd/bind")
+	block := p.disks(t, p.usb, 1)[0]
+	if r := r.m.Run(t, Command{Script: "sallyport write /tmp/bundle.iso --device " + block + " --trust /tmp/trust.json --state /tmp/state --no-replug"}); r.Code != 0 || !strings.Contains(r.Stdout, "a cache in it may have answered") {
+		t.Errorf("%+v", r)
+	}
+	if got := p.holds(t); !bytes.Equal(got[:len(r.bundle)], r.bundle) || len(bytes.Trim(got[len(r.bundle):], "\x00")) > 0 {
+		t.Error("the stick has something else than the image and zeros")
+	}
+	for _, node := range []string{block, p.generic} {
+		mountWant(t, r.m, 0, `(?m)^verified     every block, every file$`, "verify", node, "--trust", "/tmp/trust.json")
+		mountWant(t, r.m, 0, `(?m)^mounted `, "mount", node, "/tmp/mnt", "--trust", "/tmp/trust.json")
+		mountWant(t, r.m, 0, "^unmounted    /tmp/mnt\n$", "umount", "/tmp/mnt")
+		r.m.Script(t, "[ -b "+block+" ]")
+	}
+}
+
 // payloadAt returns some bytes of a file of the fixture.
 func payloadAt(t *testing.T, r *stickRoom, name string, at int) []byte {
 	t.Helper()
