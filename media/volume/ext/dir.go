@@ -173,8 +173,7 @@ func (p *dirParser) checksum(b []byte, off int64) error {
 	var got, want uint32
 	at := n + 8
 	switch count, isTree := treeNode(b); {
-	case le.Uint32(b[n:]) == 0 && le.Uint16(b[n+4:]) == 12 && b[n+6] == 0 && b[n+7] == tailType:
-		got, want = sum(p.of.seed, b[:n]), le.Uint32(b[at:])
+	// First: where Linux made a tree's root of the directory's first block, the end of that is still there.
 	case isTree && p.of.flags&flagIndex != 0:
 		limit, used := int(le.Uint16(b[count:])), int(le.Uint16(b[count+2:]))
 		tail := count + 8*limit
@@ -184,6 +183,8 @@ func (p *dirParser) checksum(b []byte, off int64) error {
 		s := sum(p.of.seed, b[:count+8*used])
 		s = sum(s, b[tail:tail+4])
 		got, want, at = sum(s, make([]byte, 4)), le.Uint32(b[tail+4:]), tail+4
+	case le.Uint32(b[n:]) == 0 && le.Uint16(b[n+4:]) == 12 && b[n+6] == 0 && b[n+7] == tailType:
+		got, want = sum(p.of.seed, b[:n]), le.Uint32(b[at:])
 	default:
 		return &FormatError{p.path, off, "a block of the directory has no checksum"}
 	}
