@@ -2,7 +2,7 @@
 // refuses where a checksum, a number or a place isn't what it has to be. The journal isn't replayed: a volume that needs
 // that is read as it lies there, with a finding.
 //
-// The reader of github.com/diskfs/go-diskfs, which makes these volumes here, doesn't serve for hostile media: it reads all
+// The reader of github.com/diskfs/go-diskfs v1.9.4 doesn't serve for hostile media: it reads all
 // group descriptors by a number from the medium, compares no checksum of a directory, an extent or an inode, and has no
 // bound on what a directory or a tree of extents may take.
 //
