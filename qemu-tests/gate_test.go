@@ -253,7 +253,8 @@ func TestGate(t *testing.T) {
 		t.Errorf("the kernel's trace has\n%s", got)
 	}
 	stick := redirect(t, m, "serial traced\nlun disk 8M")
-	v := g.verdict(t, stick.plug(t))
+	usb := stick.plug(t)
+	v := g.verdict(t, usb)
 	if v.Event != "in" {
 		t.Fatalf("%+v", v)
 	}
@@ -263,4 +264,13 @@ func TestGate(t *testing.T) {
 	if !strings.Contains(got, "sdprobe") || !strings.Contains(got, "sys_mount") {
 		t.Errorf("the kernel's trace doesn't tell of what it should: %q", got)
 	}
+
+	// The gate sees a controller that comes later before the kernel has given its root hubs their driver.
+	m.Script(t, `cd /sys/bus/pci/drivers/xhci_hcd; controller=$(ls -d 0000:*)
+		for round in $(seq 10); do
+			echo $controller >unbind; echo $controller >bind
+			for i in $(seq 300); do [ "$(ls -d /sys/bus/usb/drivers/hub/?-0:1.0 2>/dev/null | wc -l)" = 2 ] && continue 2; sleep 0.1; done
+			dmesg | tail >&2; exit 1
+		done`)
+	m.Script(t, "for i in $(seq 600); do ls /sys/bus/usb/devices/"+usb+"/"+usb+":*/host*/target*/*/scsi_generic 2>/dev/null && exit; sleep 0.1; done; cat "+g.out+" >&2; exit 1")
 }

@@ -83,6 +83,7 @@ func (k *fakeKernel) addHub(name, version string) {
 	k.file(dir+"/version", version)
 	k.file(dir+"/authorized_default", "1")
 	k.file(dir+"/interface_authorized_default", "1")
+	k.file(dir+"/"+name[len("usb"):]+"-0:1.0/authorized", "1")
 	k.link("bus/usb/devices/"+name, dir)
 }
 

@@ -36,7 +36,8 @@ type Gate struct {
 const (
 	patience = 30 * time.Second
 	grace    = 2 * time.Second
-	pollTime = 20 * time.Millisecond // between two looks at what the kernel is about to do
+	hubTime  = 500 * time.Millisecond // until a root hub has its attributes
+	pollTime = 20 * time.Millisecond  // between two looks at what the kernel is about to do
 )
 
 // Attributes of the kernel that the gate closes.
@@ -68,7 +69,7 @@ func open(sys tree, policy *Policy) (*Gate, error) {
 	}
 	g := &Gate{sys: sys, policy: policy, patience: patience, grace: grace, typing: typeTime, grab: grabKeys, hush: hushConsole, last: make(map[string]*Attached)}
 	for _, name := range []string{scsiAutoprobe, usbDefault} {
-		if err := g.off(name); err != nil {
+		if err := off(sys, name); err != nil {
 			return nil, fmt.Errorf("open the usb gate: %w", err)
 		}
 	}
@@ -89,29 +90,50 @@ func (g *Gate) closeHubs() error {
 			continue
 		}
 		if err := g.closeHub(e.Name()); err != nil {
-			if _, gone := fs.Stat(g.sys, path.Join(devicesFolder, e.Name())); !errors.Is(gone, fs.ErrNotExist) {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (g *Gate) closeHub(name string) error {
-	for _, attribute := range []string{deviceDefault, interfaceDefault} {
-		if err := g.off(path.Join(devicesFolder, name, attribute)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// off sets an attribute to 0 and makes sure that it is.
-func (g *Gate) off(name string) error {
-	if err := g.sys.write(name, "0"); err != nil {
+// closeHub closes what is behind a root hub, if it is still there. The kernel shows one that comes a moment before it has
+// its attributes.
+func (g *Gate) closeHub(hub string) error {
+	for until := time.Now().Add(hubTime); ; time.Sleep(pollTime) {
+		err := g.closePorts(hub)
+		if _, gone := fs.Stat(g.sys, path.Join(devicesFolder, hub)); err == nil || errors.Is(gone, fs.ErrNotExist) {
+			return nil
+		}
+		if passing := errors.Is(err, fs.ErrNotExist) || isNoDevice(err); !passing || time.Now().After(until) {
+			return fmt.Errorf("root hub %s: %w", hub, err)
+		}
+	}
+}
+
+// closePorts has no device and no interface behind a root hub authorised by itself. The hub's own interface comes after
+// the attribute that would keep it without a driver, and its ports with it: until then that one stays open.
+func (g *Gate) closePorts(hub string) error {
+	dir, err := g.sys.sub(path.Join(devicesFolder, hub))
+	if err != nil {
 		return err
 	}
-	switch text, err := attribute(g.sys, name); {
+	err = off(dir, deviceDefault)
+	if err == nil {
+		if _, err = fs.Stat(dir, strings.TrimPrefix(hub, "usb")+"-0:1.0"); err == nil {
+			err = off(dir, interfaceDefault)
+		} else if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	}
+	return errors.Join(err, dir.close())
+}
+
+// off sets an attribute to 0 and makes sure that it is.
+func off(dir tree, name string) error {
+	if err := dir.write(name, "0"); err != nil {
+		return err
+	}
+	switch text, err := attribute(dir, name); {
 	case err != nil:
 		return err
 	case text != "0":

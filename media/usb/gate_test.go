@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -33,9 +34,36 @@ func TestOpen(t *testing.T) {
 	for _, name := range closed {
 		k := newFakeKernel(t)
 		k.remove(name)
-		if _, err := open(k.tree(), nil); !errors.Is(err, os.ErrNotExist) || !strings.HasPrefix(err.Error(), "open the usb gate: set ") {
+		if _, err := open(k.tree(), nil); !errors.Is(err, os.ErrNotExist) || !strings.HasPrefix(err.Error(), "open the usb gate: ") || !strings.Contains(err.Error(), path.Base(name)+" to 0: ") {
 			t.Errorf("without %s: %v", name, err)
 		}
+	}
+	// A root hub that is just coming has its own interface authorised before the default is closed.
+	k = newFakeKernel(t)
+	k.remove(fakeController + "/usb2/2-0:1.0")
+	g := k.gate()
+	devices, interfaces := fakeController+"/usb2/authorized_default", fakeController+"/usb2/interface_authorized_default"
+	if k.text(devices) != "0" || k.text(interfaces) != "1" {
+		t.Errorf("devices %q, interfaces %q", k.text(devices), k.text(interfaces))
+	}
+	k.file(fakeController+"/usb2/2-0:1.0/authorized", k.text(interfaces))
+	if err := g.closeHubs(); err != nil || k.text(interfaces) != "0" {
+		t.Errorf("interfaces %q, %v", k.text(interfaces), err)
+	}
+	// The kernel shows it before it has attributes.
+	k = newFakeKernel(t)
+	k.remove(devices)
+	go func() {
+		time.Sleep(3 * pollTime)
+		k.file(devices, "1")
+	}()
+	if g = k.gate(); k.text(devices) != "0" || k.text(interfaces) != "0" {
+		t.Errorf("devices %q, interfaces %q", k.text(devices), k.text(interfaces))
+	}
+	// It is listed and gone.
+	k.remove(fakeController + "/usb2")
+	if err := g.closeHubs(); err != nil {
+		t.Error(err)
 	}
 	// The real tree is the same one: it is a kernel that takes nothing.
 	root, err := os.OpenRoot(k.root)
