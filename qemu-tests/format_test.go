@@ -1,8 +1,10 @@
 package qemutests
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -79,15 +81,30 @@ func (r *stickRoom) deliver(t *testing.T, p *plugged, part string) {
 	if out, err := exec.Command("debugfs", "-R", "rdump / "+tree, part).CombinedOutput(); err != nil {
 		t.Errorf("debugfs: %v\n%s", err, out)
 	}
-	files := 0
-	if err := filepath.WalkDir(tree, func(name string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			files++
-		}
-		return err
-	}); err != nil || files == 0 {
-		t.Errorf("%d files on the stick, %v", files, err)
+	if got, want := hashes(t, tree), hashes(t, filepath.Join(r.dir, "payload")); len(want) < 4 || !maps.Equal(got, want) {
+		t.Errorf("on the stick are %v, want %v", got, want)
 	}
+}
+
+// hashes has a digest of each file of a directory on the host.
+func hashes(t *testing.T, dir string) map[string][32]byte {
+	t.Helper()
+	out := map[string][32]byte{}
+	if err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		rel, err := filepath.Rel(dir, name)
+		if err != nil {
+			return err
+		}
+		b, err := os.ReadFile(name)
+		out[rel] = sha256.Sum256(b)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 // TestFormat formats sticks behind the gate: honest ones, some that lie about their size (U5), and some that fail (U7).
@@ -197,7 +214,11 @@ func TestFormat(t *testing.T) {
 		p := r.plug(t, "serial stopped\nlun disk 48M", nil)
 		process := r.formatting(t, p, "--use carrier --no-replug")
 		for p.Counts().Written < 8000 { // blocks
-			time.Sleep(10 * time.Millisecond)
+			select {
+			case <-process.ended:
+				t.Fatalf("it ended before it was stopped: %+v", process.Wait(t))
+			case <-time.After(10 * time.Millisecond):
+			}
 		}
 		r.m.Script(t, "pkill -INT -f 'sallyport format'")
 		code, f := formatEnd(t, process)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sallyport/media/format"
 )
@@ -111,6 +112,44 @@ func (m *Machine) made(t *testing.T, kind, size string, argv ...string) treeImag
 	return treeImage{name: name + " of " + size, host: f.Name(), Kind: kind, Fill: true}
 }
 
+// formattedImage is the partition of a stick as deliver makes it, with files in it.
+func formattedImage(t *testing.T, kind format.Kind, name string) treeImage {
+	t.Helper()
+	const size, start = 96 << 20, 1 << 20
+	dir := t.TempDir()
+	when := time.Unix(1_700_000_000, 0)
+	for i := range 150 {
+		file := filepath.Join(dir, "tree", fmt.Sprintf("folder %d", i%3), fmt.Sprintf("a file with some name, %d", i))
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.WriteFile(file, []byte(strings.Repeat("content ", i*i)), 0o644), os.Chtimes(file, when, when)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stick, err := os.Create(filepath.Join(dir, "stick"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stick.Close()
+	tree := format.Tree{FS: os.DirFS(filepath.Join(dir, "tree")), Dir: filepath.Join(dir, "tree")}
+	if err := format.Build(t.Context(), stick, size, 512, format.Volume{Kind: kind, Label: "OUT"}, tree); err != nil {
+		t.Fatal(err)
+	}
+	image := treeImage{name: "deliver's " + string(kind), host: filepath.Join(dir, "partition"), Kind: name}
+	part, err := os.Create(image.host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(part, io.NewSectionReader(stick, start, size-2*start)); err != nil {
+		t.Fatal(err)
+	}
+	if err := part.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return image
+}
+
 // TestKernelTree has the kernel of a guest show what images hold, and our readers, which do without it, show the same.
 func TestKernelTree(t *testing.T) {
 	m := Shared(t, treeGuest)
@@ -125,16 +164,18 @@ func TestKernelTree(t *testing.T) {
 				m.made(t, "vfat", "15M", "mkfs.fat", "-F", "12", "-s", "8"),
 				m.made(t, "vfat", "40M", "mkfs.fat", "-F", "16", "-s", "4", "-r", "512"),
 				m.made(t, "vfat", "64M", "mkfs.fat", "-F", "32", "-s", "1"),
-				m.made(t, "vfat", "280M", "mkfs.fat", "-F", "32", "-S", "4096", "-s", "1"))
+				m.made(t, "vfat", "280M", "mkfs.fat", "-F", "32", "-S", "4096", "-s", "1"),
+				formattedImage(t, format.FAT32, "vfat"))
 		}, nil},
 		{"exFAT", func(t *testing.T) []treeImage {
 			return append(corpusImages(t, "exfat", "exfat"),
 				m.made(t, "exfat", "16M", "mkfs.exfat"),
 				m.made(t, "exfat", "64M", "mkfs.exfat", "-c", "512"),
-				m.made(t, "exfat", "64M", "mkfs.exfat", "-c", "32K", "-L", "LABEL"))
+				m.made(t, "exfat", "64M", "mkfs.exfat", "-c", "32K", "-L", "LABEL"),
+				formattedImage(t, format.ExFAT, "exfat"))
 		}, map[string]string{
-			"bad_bitmap_size": "Linux doesn't mount it", "bs_bad_csum": "",
-			"bad_dentries": "entry sets that aren't whole are left out", "bad_dentries2": "entry sets that aren't whole are left out",
+			"bad_bitmap_size": "Linux doesn't mount it",
+			"bad_dentries":    "entry sets that aren't whole are left out", "bad_dentries2": "entry sets that aren't whole are left out",
 			"bad_first_clu": "a wrong checksum", "bad_root": "a wrong checksum", "de_bad_csum": "a wrong checksum",
 			"duplicate_clu": "two files have one cluster", "loop_chain": "two files have one cluster",
 			"duplicated_name": "the second file of a name is left out", "file_invalid_clus": "wrong chains", "large_file_invalid_clus": "wrong chains",
@@ -146,7 +187,8 @@ func TestKernelTree(t *testing.T) {
 				m.made(t, "ext4", "24M", "mke2fs", "-q", "-F", "-t", "ext3", "-b", "1024", "-I", "128"),
 				m.made(t, "ext4", "48M", "mke2fs", "-q", "-F", "-t", "ext4"),
 				m.made(t, "ext4", "48M", "mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024", "-O", "inline_data,64bit,metadata_csum"),
-				m.made(t, "ext4", "48M", "mke2fs", "-q", "-F", "-t", "ext4", "-O", "^extent,^64bit,^metadata_csum,^has_journal"))
+				m.made(t, "ext4", "48M", "mke2fs", "-q", "-F", "-t", "ext4", "-O", "^extent,^64bit,^metadata_csum,^has_journal"),
+				formattedImage(t, format.Ext4, "ext4"))
 		}, nil},
 		{"ISO 9660", func(t *testing.T) []treeImage { return corpusImages(t, "iso", "iso9660") }, map[string]string{
 			"test_fuzz_1": "directories 100 deep and more", "test_read_format_iso_rockridge_ce_loop": "a loop of continuation areas", "test_read_format_iso_rockridge_zf_overflow": "damage",
