@@ -217,21 +217,24 @@ func openTree(kind string, r io.ReaderAt, size int64) (fs.FS, error) {
 	return nil, fmt.Errorf("nothing here reads %s", kind)
 }
 
-// differences are the lines that only one of two has.
+// differences are the lines that only one of two has, both in order.
 func differences(kernel, ours []string) []string {
 	var out []string
-	for _, l := range kernel {
-		if !slices.Contains(ours, l) {
-			out = append(out, "kernel: "+l)
+	for len(kernel) > 0 && len(ours) > 0 {
+		switch c := strings.Compare(kernel[0], ours[0]); {
+		case c < 0:
+			out, kernel = append(out, "kernel: "+kernel[0]), kernel[1:]
+		case c > 0:
+			out, ours = append(out, "ours:   "+ours[0]), ours[1:]
+		default:
+			kernel, ours = kernel[1:], ours[1:]
 		}
+	}
+	for _, l := range kernel {
+		out = append(out, "kernel: "+l)
 	}
 	for _, l := range ours {
-		if !slices.Contains(kernel, l) {
-			out = append(out, "ours:   "+l)
-		}
-	}
-	if len(out) == 0 && len(kernel) != len(ours) {
-		out = append(out, fmt.Sprintf("%d lines of the kernel, %d of ours", len(kernel), len(ours)))
+		out = append(out, "ours:   "+l)
 	}
 	return out
 }

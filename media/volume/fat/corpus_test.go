@@ -1,13 +1,10 @@
 package fat
 
 import (
-	"bytes"
-	"compress/gzip"
-	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -16,56 +13,22 @@ import (
 	"time"
 )
 
-// sparseImage keeps the blocks of an image that aren't zero.
-type sparseImage struct {
-	size   int64
-	blocks map[int64][]byte
-}
-
-const sparseBlock = 16 << 10
-
-func (s *sparseImage) ReadAt(p []byte, off int64) (n int, err error) {
-	for n < len(p) {
-		at := off + int64(n)
-		if at >= s.size {
-			return n, io.EOF
-		}
-		k := min(int64(len(p)-n), sparseBlock-at%sparseBlock, s.size-at)
-		if b, ok := s.blocks[at/sparseBlock]; ok {
-			copy(p[n:n+int(k)], b[at%sparseBlock:])
-		} else {
-			clear(p[n : n+int(k)])
-		}
-		n += int(k)
+// unpack makes a sparse file of an image of the corpus, by other programs: under the race detector Go needs a minute.
+func unpack(t *testing.T, path string) (*os.File, int64) {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "image")
+	if out, err := exec.Command("bash", "-ec", `set -o pipefail; gzip -dc "$1" | cp --sparse=always /dev/stdin "$2"`, "-", path, to).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", path, err, out)
 	}
-	return n, nil
-}
-
-func unpack(path string) (*sparseImage, error) {
-	f, err := os.Open(path)
+	f, err := os.Open(to)
 	if err != nil {
-		return nil, err
+		t.Fatal(err)
 	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
+	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		t.Fatal(err)
 	}
-	s := &sparseImage{blocks: map[int64][]byte{}}
-	buf, zero := make([]byte, sparseBlock), make([]byte, sparseBlock)
-	for {
-		n, err := io.ReadFull(z, buf)
-		if !bytes.Equal(buf[:n], zero[:n]) {
-			s.blocks[s.size/sparseBlock] = bytes.Clone(buf[:n])
-		}
-		s.size += int64(n)
-		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			return s, nil
-		case err != nil:
-			return nil, err
-		}
-	}
+	return f, info.Size()
 }
 
 // kernelCounts returns how many files Linux found in each image that it mounted, the root included.
@@ -108,15 +71,13 @@ func TestCorpus(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		image, err := unpack(path)
-		if err != nil {
-			return err
-		}
+		image, size := unpack(t, path)
+		defer image.Close()
 		n++
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		start := time.Now()
-		fsys, err := Open(image, image.size)
+		fsys, err := Open(image, size)
 		if err != nil {
 			t.Errorf("%s: %v", rel, err)
 			return nil
