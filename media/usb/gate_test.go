@@ -497,7 +497,7 @@ func TestCheck(t *testing.T) {
 		"other descriptors": {func(d *fakeDevice) { d.descriptors = samples["keyboard"].descriptors; d.show() }, CodeChanged},
 		"enumerated again":  {func(d *fakeDevice) { d.k.file(d.dir+"/devnum", "77") }, CodeChanged},
 		"another unit":      {func(d *fakeDevice) { d.units = append(d.units, "5"); d.unit(1) }, CodeUnits},
-		"no unit":           {func(d *fakeDevice) { d.k.remove(d.host + "/target0:0:0") }, CodeUnits},
+		"no unit":           {func(d *fakeDevice) { d.k.remove(d.host + "/target0:0:0") }, "fault"}, // so it is while it goes
 		"gone":              {func(d *fakeDevice) { d.k.pullLocked("1-1") }, "fault"},
 		"replaced": {func(d *fakeDevice) {
 			d.k.pullLocked("1-1")

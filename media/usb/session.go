@@ -323,9 +323,9 @@ func (s *Session) String() string {
 	return text
 }
 
-// Check makes sure that the session's device is still the one that was let in. If it shows other descriptors, or was
-// enumerated again, it is put out, and the error is of the type [RefusedError]; if it was pulled out, the error
-// wraps [ErrGone], and if the session was ended [ErrEnded].
+// Check makes sure that the session's device is still the one that was let in; it is put out if not. If it shows other
+// descriptors, or was enumerated again, the error is of the type [RefusedError]; if it, or its unit, was pulled out, the
+// error wraps [ErrGone], and if the session was ended [ErrEnded].
 func (s *Session) Check() error {
 	err := compare(s.dir, s.Attached)
 	if s.ended.Load() {
@@ -334,20 +334,22 @@ func (s *Session) Check() error {
 	if err == nil && s.Unit.path != "" {
 		err = s.checkUnits()
 	}
-	var refused *RefusedError
-	if errors.As(err, &refused) {
+	if err != nil {
 		err = errors.Join(err, s.putOut())
 	}
 	return err
 }
 
-// checkUnits makes sure that no unit came after the one that was counted.
+// checkUnits makes sure that no unit came after the one that was counted. A device loses its unit first when it goes.
 func (s *Session) checkUnits() error {
 	found, err := walk(s.dir, s.face, hostName, targetName, unitName)
 	if err != nil {
 		return lookFault(s.Attached.Name, err)
 	}
-	if len(found) != 1 || found[0] != s.Unit.path {
+	switch {
+	case len(found) == 0:
+		return fmt.Errorf("check usb device %s: its logical unit is gone: %w", s.Attached.Name, ErrGone)
+	case len(found) > 1 || found[0] != s.Unit.path:
 		return s.Attached.refuse(CodeUnits, fmt.Sprintf("it had one unit, and now has %d", len(found)), nil)
 	}
 	return nil
