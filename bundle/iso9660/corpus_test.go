@@ -1,12 +1,11 @@
 package iso9660
 
 import (
-	"compress/gzip"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -45,23 +44,15 @@ func corpusImages(t *testing.T) map[string]string {
 }
 
 func unpack(path, dst string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	var r io.Reader = f
+	unzip := "cat"
 	if strings.HasSuffix(path, ".gz") {
-		if r, err = gzip.NewReader(f); err != nil {
-			return err
-		}
+		unzip = "gzip -dc"
 	}
-	w, err := os.Create(dst)
+	out, err := exec.Command("bash", "-ec", unzip+` "$1" > "$2"`, "-", path, dst).CombinedOutput()
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w: %s", path, err, out)
 	}
-	_, err = io.Copy(w, r)
-	return errors.Join(err, w.Close())
+	return nil
 }
 
 // TestCorpus reads every image of the corpus within 10 seconds and 256 MB (F1). Where two stock tools agree on a tree, so do we: on paths, kinds, sizes and contents when bsdtar and xorriso do, on paths when isoinfo and one of them do.

@@ -2,11 +2,8 @@ package main
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -17,39 +14,16 @@ import (
 )
 
 // unpackImage copies an image of the corpus, uncompressed, with holes where it is zero.
-func unpackImage(from, to string) (err error) {
-	f, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	var r io.Reader = f
+func unpackImage(from, to string) error {
+	unzip := "cat"
 	if strings.HasSuffix(from, ".gz") {
-		if r, err = gzip.NewReader(f); err != nil {
-			return err
-		}
+		unzip = "gzip -dc"
 	}
-	w, err := os.Create(to)
+	out, err := exec.Command("bash", "-ec", "set -o pipefail; "+unzip+` "$1" | cp --sparse=always /dev/stdin "$2"`, "-", from, to).CombinedOutput()
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w: %s", from, err, out)
 	}
-	defer func() { err = errors.Join(err, w.Close()) }()
-	buf, zero := make([]byte, 64<<10), make([]byte, 64<<10)
-	for size := int64(0); ; {
-		n, err := io.ReadFull(r, buf)
-		if !bytes.Equal(buf[:n], zero[:n]) {
-			if _, err := w.WriteAt(buf[:n], size); err != nil {
-				return err
-			}
-		}
-		size += int64(n)
-		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			return w.Truncate(size)
-		case err != nil:
-			return err
-		}
-	}
+	return nil
 }
 
 // corpusScan is what scan says of an image of the corpus.
