@@ -164,7 +164,7 @@ func (c *deliverCmd) deliver(e *env, st *state, t *target, volume *enrol.Volume)
 	}
 	if rec.Verified = err == nil; err != nil {
 		rec.Failure = printable(err.Error())
-		err = &unfinishedError{"what is on the stick was not proven: deliver it anew", err}
+		err = &unfinishedError{"what is on the stick was not proven: deliver it anew", withdrawLiar(c.State, t, err)}
 	}
 	r.Record = rec
 	record, logErr := canonicalRecord(rec)

@@ -63,7 +63,7 @@ func quietly(t *testing.T) *env {
 }
 
 func (d *delivery) to(e *env, s *testStick, kind format.Kind) (*deliverResult, error) {
-	c := &deliverCmd{Release: d.release, Device: "/dev/sg9", NoReplug: true}
+	c := &deliverCmd{Release: d.release, Device: "/dev/sg9", State: filepath.Join(d.dir, "state"), NoReplug: true}
 	r, err := c.deliver(e, d.st, targetOf(s), &enrol.Volume{Kind: string(kind), Label: "OUT"})
 	got, _ := r.(*deliverResult)
 	return got, err
@@ -276,9 +276,13 @@ func TestDeliverFails(t *testing.T) {
 			defer stop()
 			e.ctx = ctx
 			s := tt.stick(t, stop)
+			s.enrol(t, filepath.Join(d.dir, "state"), d.st, enrol.Delivery, "fat32")
 			r, err := d.to(e, s, format.FAT32)
 			if err == nil || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), "not proven: deliver it anew") || r.Record.Verified || r.Record.Failure == "" {
 				t.Fatalf("%v, %+v, want %q", err, r, tt.says)
+			}
+			if lies := !tt.empty; s.enrolled() == lies {
+				t.Errorf("enrolled: %t", !lies)
 			}
 			if lines := d.logged(t); len(lines) != 1 || !strings.HasSuffix(lines[0], ", failed") {
 				t.Errorf("the log has %q", lines)

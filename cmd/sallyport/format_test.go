@@ -23,6 +23,30 @@ type testStick struct {
 	usbredir.Medium
 	block int
 	fail  func(op string, off int64) error
+
+	station *state // that has it enrolled
+	use     enrol.Use
+	dir     string // the station's
+}
+
+// enrol has a station take the stick for one of its own.
+func (s *testStick) enrol(t *testing.T, dir string, st *state, use enrol.Use, kind string) {
+	t.Helper()
+	s.station, s.use, s.dir = st, use, filepath.Join(dir, enrolDir)
+	key, err := (&formatCmd{State: dir}).stationKey(st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := &enrol.Record{Capacity: "quick", Medium: targetOf(s).identity, Station: "kiosk", Use: use, Volume: &enrol.Volume{Kind: kind, Label: "KEY", Serial: "0000-0000"}}
+	if err := enrol.Add(s.dir, rec, nil, nil, key); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// enrolled says whether the station has the stick still.
+func (s *testStick) enrolled() bool {
+	_, err := enrol.Find(s.dir, targetOf(s).identity, s.use, s.station.station)
+	return err == nil
 }
 
 func (s *testStick) BlockSize() int             { return s.block }

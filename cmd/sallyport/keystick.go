@@ -144,7 +144,7 @@ func (c *keyStoreCmd) store(e *env, st *state, t *target, key *keyTree) (result,
 		err = e.readTree(t, kind, key.entries())
 	}
 	if r.Verified = err == nil; err != nil {
-		err = &unfinishedError{"what is on the stick was not proven: store the key anew", err}
+		err = &unfinishedError{"what is on the stick was not proven: store the key anew", withdrawLiar(c.State, t, err)}
 	}
 	return r, about(c.Device, err)
 }

@@ -39,15 +39,8 @@ func safeKey(t *testing.T) string {
 func storing(t *testing.T, e *env, s *testStick, file string, use enrol.Use, kind string) (*keyStoreResult, error) {
 	t.Helper()
 	dir, st := station(t)
-	signer, err := (&formatCmd{State: dir}).stationKey(st)
-	if err != nil {
-		t.Fatal(err)
-	}
 	if use != "" {
-		rec := &enrol.Record{Capacity: "quick", Medium: targetOf(s).identity, Station: "kiosk", Use: use, Volume: &enrol.Volume{Kind: kind, Label: "KEY", Serial: "0000-0000"}}
-		if err := enrol.Add(filepath.Join(dir, enrolDir), rec, nil, nil, signer); err != nil {
-			t.Fatal(err)
-		}
+		s.enrol(t, dir, st, use, kind)
 	}
 	key, err := readKeyToStore(file)
 	if err != nil {
@@ -236,6 +229,9 @@ func TestKeyStoreFails(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), "not proven: store the key anew") || r == nil || r.Verified {
 				t.Fatalf("%v, %+v, want %q", err, r, tt.says)
 			}
+			if lies := !tt.empty; s.enrolled() == lies {
+				t.Errorf("enrolled: %t", !lies)
+			}
 			head := make([]byte, 1<<20+64<<10) // tables and the boot sector
 			if _, err := s.Medium.ReadAt(head, 0); err != nil {
 				t.Fatal(err)
@@ -261,7 +257,7 @@ func TestKeyStoreFails(t *testing.T) {
 		at := int64(bytes.Index(all, key.data))
 		fickle := &testStick{Medium: &usbredir.Changing{Medium: usbredir.NewMemory(size), Offset: at, Length: 1, From: 2}, block: 512}
 		r, err := storing(t, quietly(t), fickle, file, enrol.Key, "fat32")
-		if err == nil || !strings.Contains(err.Error(), `"alice.key", read back, has other bytes`) || r.Verified {
+		if err == nil || !strings.Contains(err.Error(), `"alice.key", read back, has other bytes`) || r.Verified || fickle.enrolled() {
 			t.Errorf("%v, %+v", err, r)
 		}
 	})

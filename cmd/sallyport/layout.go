@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -78,10 +79,31 @@ func (e *env) layOutIn(f *os.File, t *target, kind format.Kind, label string, tr
 }
 
 // treeError says that what is read from a medium isn't what was to be there.
-type treeError struct{ path, what string }
+type treeError struct {
+	path, what string
+	err        error // for which it can't be read
+}
 
 func (e *treeError) Error() string {
-	return fmt.Sprintf("%s: %q, read back, %s", carry.CodeDiffers, e.path, e.what)
+	text := fmt.Sprintf("%s: %q, read back, %s", carry.CodeDiffers, e.path, e.what)
+	if e.err != nil {
+		text += ": " + e.err.Error()
+	}
+	return text
+}
+
+func (e *treeError) Unwrap() error { return e.err }
+
+// withdrawLiar ends the enrolment of a stick that gives other bytes than were written to it.
+func withdrawLiar(state string, t *target, err error) error {
+	_, lies := errors.AsType[*carry.DiffersError](err)
+	if tree, ok := errors.AsType[*treeError](err); ok && tree.err == nil {
+		lies = true
+	}
+	if !lies {
+		return err
+	}
+	return errors.Join(err, enrol.Withdraw(filepath.Join(state, enrolDir), t.identity))
 }
 
 func (e *treeError) RefusalCode() string { return carry.CodeDiffers }
@@ -95,7 +117,7 @@ func (e *env) readTree(t *target, kind format.Kind, entries []bundle.Entry) erro
 	}
 	defer p.Close()
 	if p.Volumes() != 1 {
-		return &treeError{"", fmt.Sprintf("has %d file systems", p.Volumes())}
+		return &treeError{"", fmt.Sprintf("has %d file systems", p.Volumes()), nil}
 	}
 	want := make(map[string]*bundle.Entry, len(entries))
 	total := int64(0)
@@ -106,14 +128,14 @@ func (e *env) readTree(t *target, kind format.Kind, entries []bundle.Entry) erro
 	bar, done := e.progress(), int64(0)
 	err = fs.WalkDir(p.Volume(0), ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
-			return &treeError{path, fmt.Sprintf("gives an error: %v", err)}
+			return &treeError{path, "gives an error", err}
 		}
 		if kind == format.Ext4 && path == "lost+found" {
 			return fs.SkipDir
 		}
 		entry := want[path]
 		if entry == nil {
-			return &treeError{path, "was never to be there"}
+			return &treeError{path, "was never to be there", nil}
 		}
 		delete(want, path)
 		bar.update("reading files", done, total)
@@ -123,7 +145,7 @@ func (e *env) readTree(t *target, kind format.Kind, entries []bundle.Entry) erro
 	bar.end(err)
 	for path := range want {
 		if err == nil {
-			err = &treeError{path, "isn't there"}
+			err = &treeError{path, "isn't there", nil}
 		}
 	}
 	return err
@@ -133,37 +155,37 @@ func (e *env) readTree(t *target, kind format.Kind, entries []bundle.Entry) erro
 func sameFile(e *env, tree fs.FS, kind format.Kind, want *bundle.Entry, d fs.DirEntry) error {
 	info, err := d.Info()
 	if err != nil {
-		return &treeError{want.Path, fmt.Sprintf("gives an error: %v", err)}
+		return &treeError{want.Path, "gives an error", err}
 	}
 	if info.Mode().Type() != want.FileMode().Type() {
-		return &treeError{want.Path, "is of another kind"}
+		return &treeError{want.Path, "is of another kind", nil}
 	}
 	if want.Path != "." {
 		if got, mtime := info.ModTime().Unix(), heldTime(kind, want.MTime); got != mtime {
-			return &treeError{want.Path, fmt.Sprintf("has the time %s and not %s", timeText(got), timeText(mtime))}
+			return &treeError{want.Path, fmt.Sprintf("has the time %s and not %s", timeText(got), timeText(mtime)), nil}
 		}
 		if kind == format.Ext4 && info.Mode() != want.FileMode() && want.Type != bundle.Symlink {
-			return &treeError{want.Path, fmt.Sprintf("has the mode %v and not %v", info.Mode(), want.FileMode())}
+			return &treeError{want.Path, fmt.Sprintf("has the mode %v and not %v", info.Mode(), want.FileMode()), nil}
 		}
 	}
 	switch want.Type {
 	case bundle.Symlink:
 		if target, err := fs.ReadLink(tree, want.Path); err != nil || target != want.Target {
-			return &treeError{want.Path, fmt.Sprintf("points to %q (%v) and not to %q", target, err, want.Target)}
+			return &treeError{want.Path, fmt.Sprintf("points to %q (%v) and not to %q", target, err, want.Target), nil}
 		}
 	case bundle.File:
 		f, err := tree.Open(want.Path)
 		if err != nil {
-			return &treeError{want.Path, fmt.Sprintf("gives an error: %v", err)}
+			return &treeError{want.Path, "gives an error", err}
 		}
 		defer f.Close()
 		h := sha256.New()
 		n, err := io.Copy(h, io.LimitReader(f, want.Size+1))
 		if err != nil {
-			return &treeError{want.Path, fmt.Sprintf("gives an error: %v", err)}
+			return &treeError{want.Path, "gives an error", err}
 		}
 		if n != want.Size || [32]byte(h.Sum(nil)) != want.SHA256 {
-			return &treeError{want.Path, "has other bytes"}
+			return &treeError{want.Path, "has other bytes", nil}
 		}
 	}
 	return e.ctx.Err()

@@ -151,9 +151,7 @@ func (c *writeCmd) image(e *env, src *source) (image carry.Image, digest string,
 // write writes and reads back. The record has what the stick says of itself.
 func (c *writeCmd) write(e *env, t *target, image carry.Image) (*carry.Record, error) {
 	rec, err := e.carry(t, image, c.NoReplug)
-	if _, differs := errors.AsType[*carry.DiffersError](err); differs {
-		err = errors.Join(err, enrol.Withdraw(filepath.Join(c.State, enrolDir), t.identity)) // it is no carrier any more
-	}
+	err = withdrawLiar(c.State, t, err)
 	if err != nil && rec.Touched {
 		left := "what is on the stick was not proven: write it anew"
 		if rec.Cleared {
