@@ -119,6 +119,7 @@ func likeAnother(t *testing.T, is bool) {
 
 // TestFormat formats sticks behind the gate: honest ones, some that lie about their size (U5), and some that fail (U7).
 func TestFormat(t *testing.T) {
+	t.Parallel()
 	r := openStickRoom(t)
 	enrolled := func() string {
 		t.Helper()

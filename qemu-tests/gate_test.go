@@ -82,7 +82,8 @@ const gateTrace = `cd /sys/kernel/tracing || exit 1
 // TestGate plugs what U1 to U8 of the threat model are about into a guest whose ports sallyport keeps, most of it at once,
 // and has the kernel itself say that no driver for disks came near a medium and that nothing was mounted.
 func TestGate(t *testing.T) {
-	m := Start(t, redirGuest)
+	t.Parallel()
+	m := Start(t, Guest{CPUs: 2}) // what comes and goes at once meets itself there
 	early := redirect(t, m, "serial early\nlun disk 8M")
 	earlyName := early.plug(t)
 	early.disks(t, earlyName, 1)

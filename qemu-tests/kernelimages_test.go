@@ -123,7 +123,7 @@ func formattedImage(t *testing.T, kind format.Kind, name string) treeImage {
 
 // TestKernelTree has the kernel of a guest show what images hold, and our readers, which do without it, show the same.
 func TestKernelTree(t *testing.T) {
-	m := Shared(t, treeGuest)
+	m := Shared(t, Guest{})
 	for _, tt := range []struct {
 		name   string
 		images func(t *testing.T) []treeImage
@@ -189,7 +189,7 @@ func TestKernelTree(t *testing.T) {
 
 // TestKernelPartitions has the kernel of a guest find partitions, and our reader the same.
 func TestKernelPartitions(t *testing.T) {
-	m := Shared(t, treeGuest)
+	m := Shared(t, Guest{})
 	images := corpusImages(t, "part", "")
 	for _, tt := range []struct {
 		name, script string

@@ -24,9 +24,6 @@ import (
 	"sallyport/media/volume/part"
 )
 
-// treeGuest has the file systems that sallyport reads without a kernel. None of the modules that are named here is loaded on an appliance for a medium.
-var treeGuest = Guest{Modules: []string{"vfat", "exfat", "ext4", "nls_cp437", "nls_ascii", "nls_utf8"}}
-
 // treeImage is an image whose tree the kernel shows, or whose partitions it finds where it has no Kind.
 type treeImage struct {
 	name string // in messages

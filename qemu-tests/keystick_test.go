@@ -13,6 +13,7 @@ import (
 
 // TestKeyStick puts keys on a stick behind the gate and signs with what is on it.
 func TestKeyStick(t *testing.T) {
+	t.Parallel()
 	const size = 64 << 20
 	r := openStickRoom(t)
 	m := r.m

@@ -216,7 +216,7 @@ func onTarget(args []string) (any, error) {
 // TestDiskOnStick reads and writes sticks through a guest's generic nodes, without the kernel's driver for disks, and
 // through its block devices, alone.
 func TestDiskOnStick(t *testing.T) {
-	m := Shared(t, redirGuest)
+	m := Shared(t, Guest{})
 	program, err := stickProgram()
 	if err != nil {
 		t.Fatal(err)

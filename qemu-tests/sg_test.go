@@ -45,6 +45,7 @@ func serveRecorder(t *testing.T, args ...string) string {
 // TestSG sends commands to drives through the kernel: the simulated recorder over iSCSI, and QEMU's own CD drives as
 // SCSI and ATAPI devices beside a hard disk.
 func TestSG(t *testing.T) {
+	t.Parallel()
 	address := serveRecorder(t, "--medium", "dvd-r", "--capacity", "40000", "--scale", "100")
 	dir := t.TempDir()
 	disk, disc := filepath.Join(dir, "disk"), filepath.Join(dir, "disc.iso")
@@ -54,7 +55,7 @@ func TestSG(t *testing.T) {
 	if out, err := exec.Command("xorriso", "-as", "mkisofs", "-o", disc, filepath.Join(source(), "LICENSE")).CombinedOutput(); err != nil {
 		t.Fatalf("xorriso: %v\n%s", err, out)
 	}
-	m := Start(t, Guest{Modules: []string{"ata_piix"}, Args: []string{
+	m := Start(t, Guest{Args: []string{
 		"-device", "virtio-scsi-pci,id=s0",
 		"-drive", "if=none,id=dvd,format=raw,file=" + address, "-device", "scsi-generic,id=burner,drive=dvd,bus=s0.0",
 		"-drive", "if=none,id=cd,format=raw,readonly=on,file=" + disc, "-device", "scsi-cd,drive=cd,bus=s0.0",

@@ -32,7 +32,7 @@ type stickRoom struct {
 // openStickRoom makes it.
 func openStickRoom(t *testing.T) *stickRoom {
 	t.Helper()
-	m := Start(t, redirGuest)
+	m := Start(t, Guest{})
 	r := &stickRoom{m: m, dir: mountFixture(t, m)}
 	r.state = filepath.Join(r.dir, "state")
 	bin, err := programs()
@@ -200,6 +200,7 @@ func noise(n int64) []byte {
 // TestStick writes a bundle to a stick behind the gate, carries it over, and lets it in; and meets what can be wrong with
 // such a stick (U6, U7).
 func TestStick(t *testing.T) {
+	t.Parallel()
 	r := openStickRoom(t)
 	m := r.m
 	const size = 6 << 20
@@ -360,6 +361,7 @@ func TestStick(t *testing.T) {
 
 // TestStickBlock is a machine without a gate: the kernel has made a block device of the stick already, and keeps it.
 func TestStickBlock(t *testing.T) {
+	t.Parallel()
 	r := openStickRoom(t)
 	p := r.plug(t, "serial block\nlun disk 6M", noise(6<<20))
 	r.enrol(t, p, 512)

@@ -22,9 +22,6 @@ import (
 // redirXHCI is the host adapter of the guest that usb-redir devices are on.
 const redirXHCI = "redir-xhci"
 
-// redirGuest is the guest of these tests: with what binds to a keyboard.
-var redirGuest = Guest{Modules: []string{"usbhid", "hid_generic", "evdev"}}
-
 // redirected is a USB device of a script, in a guest.
 type redirected struct {
 	*usbredir.Stick
@@ -167,7 +164,7 @@ func redirectAll(t *testing.T, m *Machine, prefix string, scripts map[string]str
 // TestRedirHonest plays honest sticks to Linux: they are held back until they are plugged in, show the descriptors
 // that the script describes, and keep what is written.
 func TestRedirHonest(t *testing.T) {
-	m := Shared(t, redirGuest)
+	m := Shared(t, Guest{})
 	data := make([]byte, 5<<20)
 	rand.NewChaCha8([32]byte{1}).Read(data)
 	if err := os.WriteFile(filepath.Join(m.Share, "data"), data, 0o644); err != nil {
@@ -234,7 +231,7 @@ const redirFacts = `shopt -s nullglob; cd /sys/bus/usb/devices
 
 // TestRedirKinds plays all at once what isn't a plain stick, and looks at what Linux makes of it.
 func TestRedirKinds(t *testing.T) {
-	m := Shared(t, redirGuest)
+	m := Shared(t, Guest{})
 	kinds := []struct {
 		name, script string
 		classes      string // of the interfaces, in the order of their numbers
@@ -278,7 +275,7 @@ func TestRedirKinds(t *testing.T) {
 // TestRedirMalformed plays devices whose descriptors are wrong: Linux survives them, and none brings it to a disk that
 // isn't described.
 func TestRedirMalformed(t *testing.T) {
-	m := Shared(t, redirGuest)
+	m := Shared(t, Guest{})
 	scripts := make(map[string]string)
 	for _, how := range []string{usbredir.ZeroLength, usbredir.TooLong, usbredir.TotalShort, usbredir.TotalLong, usbredir.ManyInterfaces, usbredir.CountLies, usbredir.Truncated} {
 		scripts[how] = "malformed " + how
@@ -295,7 +292,7 @@ func TestRedirMalformed(t *testing.T) {
 
 // TestRedirLies plays disks that lie, or break, to Linux.
 func TestRedirLies(t *testing.T) {
-	m := Shared(t, redirGuest)
+	m := Shared(t, Guest{})
 	devices := redirectAll(t, m, "lie-", map[string]string{
 		"limbo":     "lun disk 7M\nfake limbo 64G\ncache 64K",
 		"changing":  "lun disk 8M\nchange 4M 1",
