@@ -138,6 +138,10 @@ func TestWatch(t *testing.T) {
 	w.want("1-9 " + CodeClass)
 	k.pull("1-8")
 	w.want("1-8 gone")
+	// U2: in place of one that stays out comes another at once, and is judged.
+	k.pull("1-9")
+	k.plug("1-9", &fakeDevice{sample: "stick", units: []string{"0"}})
+	w.want("1-9 gone", "1-9 stick")
 	w.end()
 }
 
