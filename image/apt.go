@@ -17,19 +17,35 @@ const KernelMetaPackage = "linux-image-amd64"
 // record is what apt knows of a package.
 type record struct{ name, version, arch, sha256, depends string }
 
-// fetchKernel downloads the current kernel package into dir with apt-get, which checks it against Debian's signed
+// stubPackage is Debian's package with systemd's EFI stub, which is what a unified kernel image begins with.
+const stubPackage = "systemd-boot-efi"
+
+// fetch downloads a package, whose name apt is asked for, into dir with apt-get, which checks it against Debian's signed
 // index, and returns the file and what apt says of it. It needs no root and installs nothing: when the package lists
 // of the system lack the package, or name one that the mirror has no more, it fetches lists of its own into dir.
-func fetchKernel(ctx context.Context, dir string) (string, record, error) {
+func fetch(ctx context.Context, dir string, name func(context.Context, *apt) (string, error)) (string, record, error) {
 	apt := apt{dir: dir}
-	file, r, err := apt.download(ctx)
+	file, r, err := apt.download(ctx, name)
 	if err == nil || ctx.Err() != nil {
 		return file, r, err
 	}
 	if failed := apt.update(ctx); failed != nil {
 		return "", record{}, fmt.Errorf("%w; then %w", err, failed)
 	}
-	return apt.download(ctx)
+	return apt.download(ctx, name)
+}
+
+// currentKernel is the name of the kernel package that the meta package needs.
+func currentKernel(ctx context.Context, a *apt) (string, error) {
+	meta, err := a.show(ctx, KernelMetaPackage)
+	if err != nil {
+		return "", err
+	}
+	name := meta.kernel()
+	if name == "" {
+		return "", fmt.Errorf("the package %s %s needs no linux-image: %q", meta.name, meta.version, meta.depends)
+	}
+	return name, nil
 }
 
 // apt runs apt's programs.
@@ -51,15 +67,11 @@ func (a *apt) update(ctx context.Context) error {
 	return nil
 }
 
-// download gets the kernel package that the meta package needs.
-func (a *apt) download(ctx context.Context) (string, record, error) {
-	meta, err := a.show(ctx, KernelMetaPackage)
+// download gets the package whose name apt is asked for.
+func (a *apt) download(ctx context.Context, ask func(context.Context, *apt) (string, error)) (string, record, error) {
+	name, err := ask(ctx, a)
 	if err != nil {
 		return "", record{}, err
-	}
-	name := meta.kernel()
-	if name == "" {
-		return "", record{}, fmt.Errorf("the package %s %s needs no linux-image: %q", meta.name, meta.version, meta.depends)
 	}
 	r, err := a.show(ctx, name)
 	if err != nil {

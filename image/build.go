@@ -29,12 +29,21 @@ type Config struct {
 	Program string   // the file of sallyport, which must be statically linked
 	Modules []string // nil for Modules
 	Epoch   int64    // the time of all files, in seconds since 1970
+
+	// SignKey and SignCertificate are PEM files with which sbsign signs what firmware starts; "" for none.
+	SignKey, SignCertificate string
 }
+
+// CommandLine is what the kernel of a debugging image is told: Linux takes modules of its builder alone, and keeps root
+// from changing it. It stands in the unified kernel image, whose stub takes no other where Secure Boot is on.
+const CommandLine = "console=tty0 console=ttyS0 quiet panic=10 lockdown=integrity module.sig_enforce=1"
 
 // Built is what an image was made of, and its files.
 type Built struct {
 	Release string   `json:"kernel_release"`
 	Kernel  Input    `json:"kernel_package"`
+	Stub    Input    `json:"stub_package"`
+	Signed  bool     `json:"signed"`
 	Modules []string `json:"modules"`
 	Files   []Output `json:"files"`
 }
@@ -46,8 +55,9 @@ type Output struct {
 	SHA256 string `json:"sha256"`
 }
 
-// Build writes a debugging image to the directory dir, which it makes when it isn't there: vmlinuz and
-// initramfs.cpio, with u-root's init and shell, and sallyport. The same kernel package, program and Go toolchain give the same bytes.
+// Build writes a debugging image, with u-root's init and shell, and sallyport, to the directory dir, which it makes when
+// it isn't there: vmlinuz and initramfs.cpio for a boot loader, sallyport.efi for UEFI, and boot.iso, a disc or a stick
+// that starts it. The same packages, program and Go toolchain give the same bytes, but for signatures.
 func Build(ctx context.Context, dir string, c Config) (_ *Built, err error) {
 	if err := checkStatic(c.Program); err != nil {
 		return nil, err
@@ -85,7 +95,11 @@ func Build(ctx context.Context, dir string, c Config) (_ *Built, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("building an image: %w", err)
 	}
-	built := &Built{Release: k.Release, Kernel: input, Modules: make([]string, 0, len(modules))}
+	stub, stubInput, err := c.stub(ctx)
+	if err != nil {
+		return nil, err
+	}
+	built := &Built{Release: k.Release, Kernel: input, Stub: stubInput, Modules: make([]string, 0, len(modules))}
 	for _, m := range modules {
 		built.Modules = append(built.Modules, m.Name)
 	}
@@ -94,7 +108,10 @@ func Build(ctx context.Context, dir string, c Config) (_ *Built, err error) {
 		return nil, err
 	}
 	err = built.write(dir, "initramfs.cpio", func(w io.Writer) error { return c.initramfs(w, base, k.ModuleFiles(modules)) })
-	return built, errors.Join(err, syncDir(dir))
+	if err != nil {
+		return nil, err
+	}
+	return built, errors.Join(c.bootable(ctx, built, dir, work, k, stub), syncDir(dir))
 }
 
 func (in *Inputs) readKernel(input Input, scratch Scratch) (*Kernel, error) {

@@ -141,6 +141,7 @@ func command(t testing.TB, input []byte, name string, args ...string) []byte {
 	t.Helper()
 	cmd := exec.Command(name, args...)
 	cmd.Stdin = bytes.NewReader(input)
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "TZ=UTC", "MTOOLSRC=/dev/null")
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	out, err := cmd.Output()

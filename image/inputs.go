@@ -217,33 +217,46 @@ func syncDir(dir string) error {
 // KernelPackage returns the one kernel package that the directory has; if it has none, it fetches the current one with
 // apt-get, and keeps it. Several are an error, since what was built would depend on which is taken.
 func (in *Inputs) KernelPackage(ctx context.Context) (Input, error) {
+	return in.only(ctx, "kernel", func(name string) bool { return strings.HasPrefix(name, "linux-image-") }, currentKernel)
+}
+
+// StubPackage does the same for the package with systemd's EFI stub.
+func (in *Inputs) StubPackage(ctx context.Context) (Input, error) {
+	return in.only(ctx, "EFI stub", func(name string) bool { return name == stubPackage }, func(context.Context, *apt) (string, error) { return stubPackage, nil })
+}
+
+func (in *Inputs) only(ctx context.Context, what string, is func(name string) bool, ask func(context.Context, *apt) (string, error)) (Input, error) {
 	list, err := in.List()
 	if err != nil {
 		return Input{}, err
 	}
-	list = slices.DeleteFunc(list, func(input Input) bool { return !strings.HasPrefix(input.Name, "linux-image-") })
+	list = slices.DeleteFunc(list, func(input Input) bool { return !is(input.Name) })
 	switch len(list) {
 	case 0:
-		return in.fetchKernel(ctx)
+		input, err := in.fetch(ctx, ask)
+		if err != nil {
+			return Input{}, fmt.Errorf("fetching the %s: %w", what, err)
+		}
+		return input, nil
 	case 1:
 		return list[0], nil
 	}
-	return Input{}, fmt.Errorf("%s has %d kernel packages: leave one of them in index.json", in.dir, len(list))
+	return Input{}, fmt.Errorf("%s has %d %s packages: leave one of them in index.json", in.dir, len(list), what)
 }
 
-func (in *Inputs) fetchKernel(ctx context.Context) (Input, error) {
+func (in *Inputs) fetch(ctx context.Context, ask func(context.Context, *apt) (string, error)) (Input, error) {
 	dir, err := os.MkdirTemp(in.dir, ".apt-*")
 	if err != nil {
-		return Input{}, fmt.Errorf("fetching the kernel: %w", err)
+		return Input{}, err
 	}
 	defer os.RemoveAll(dir)
-	file, r, err := fetchKernel(ctx, dir)
+	file, r, err := fetch(ctx, dir, ask)
 	if err != nil {
-		return Input{}, fmt.Errorf("fetching the kernel: %w", err)
+		return Input{}, err
 	}
 	f, err := os.Open(file)
 	if err != nil {
-		return Input{}, fmt.Errorf("fetching the kernel: %w", err)
+		return Input{}, err
 	}
 	defer f.Close()
 	return in.Add(r.name, r.version, r.sha256, f)

@@ -1,10 +1,13 @@
 package image
 
 import (
+	"archive/tar"
 	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
+	"path"
+	"strings"
 )
 
 // Section is a part of a unified kernel image, by the names of the UAPI group's specification: .osrel, .cmdline, .uname,
@@ -45,6 +48,32 @@ type stub struct {
 
 	fileAlign, sectionAlign int64
 	virtualEnd              int64 // behind the last section, in memory
+}
+
+// stubFile is where Debian's package has the stub.
+const stubFile = "usr/lib/systemd/boot/efi/linuxx64.efi.stub"
+
+// ReadStub reads the EFI stub out of Debian's package systemd-boot-efi.
+func ReadStub(deb io.Reader) ([]byte, error) {
+	var stub []byte
+	err := readDeb(deb, func(h *tar.Header, content io.Reader) error {
+		if h.Typeflag != tar.TypeReg || strings.TrimPrefix(path.Clean("/"+h.Name), "/") != stubFile {
+			return nil
+		}
+		if h.Size > maxStub {
+			return &FormatError{h.Name, 0, fmt.Sprintf("%d bytes, more than %d", h.Size, maxStub)}
+		}
+		var err error
+		stub, err = io.ReadAll(content)
+		return err
+	})
+	if err == nil && stub == nil {
+		err = fmt.Errorf("no %s in it", stubFile)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the EFI stub's package: %w", err)
+	}
+	return stub, nil
 }
 
 // WriteUKI writes a unified kernel image: the EFI stub (systemd-stub(7)) with sections added, in the order in which they

@@ -208,3 +208,23 @@ func FuzzUKI(f *testing.F) {
 		}
 	})
 }
+
+// TestReadStub takes the stub out of a package, and nothing else for it.
+func TestReadStub(t *testing.T) {
+	for _, tt := range []struct {
+		files []entry
+		want  string // of the error
+	}{
+		{[]entry{{"./usr/share/doc/x", []byte("no")}, {"./" + stubFile, []byte("MZ the stub")}}, ""},
+		{[]entry{{"./usr/lib/systemd/boot/efi/linuxia32.efi.stub", []byte("another")}}, "no usr/lib/systemd/boot/efi/linuxx64.efi.stub in it"},
+		{[]entry{{"./" + stubFile, make([]byte, maxStub+1)}}, "more than 4194304"},
+	} {
+		got, err := ReadStub(bytes.NewReader(debOf(t, tt.files...)))
+		switch {
+		case tt.want == "" && (err != nil || string(got) != "MZ the stub"):
+			t.Errorf("%.80q, %v", got, err)
+		case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+			t.Errorf("%v, want %q", err, tt.want)
+		}
+	}
+}

@@ -155,9 +155,9 @@ func checkSoftdeps(t *testing.T, k *image.Kernel, tree string) {
 	}
 }
 
-// TestImageBuild builds a debugging image with the command, where and as nobody else does, and boots it. u-root in it
-// has to be, byte for byte, what another process built at another time for the other guests. With SALLYPORT_BIG=1 the
-// image is built twice and compared.
+// TestImageBuild builds a debugging image with the command, where and as nobody else does, signs it with the key that
+// OVMF's snakeoil variables know, and boots it. u-root in it has to be, byte for byte, what another process built at
+// another time for the other guests. With SALLYPORT_BIG=1 the image is built twice and compared.
 func TestImageBuild(t *testing.T) {
 	programs, err := programs()
 	if err != nil {
@@ -167,47 +167,108 @@ func TestImageBuild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := kernelPackage(cache); err != nil {
+	_, inputs, err := kernelPackage(cache)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := inputs.StubPackage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	base, err := userland()
 	if err != nil {
 		t.Fatal(err)
 	}
-	build := func(umask int, epoch string) string {
+	key := filepath.Join(t.TempDir(), "key")
+	peer(t, "openssl", "rsa", "-in", "/usr/share/ovmf/PkKek-1-snakeoil.key", "-passin", "pass:snakeoil", "-out", key)
+	const certificate = "/usr/share/ovmf/PkKek-1-snakeoil.pem"
+	build := func(umask int, epoch string, more ...string) string {
 		out := filepath.Join(t.TempDir(), "out")
 		t.Setenv("TMPDIR", t.TempDir())
 		t.Setenv("SOURCE_DATE_EPOCH", epoch) // --epoch wins
 		old := syscall.Umask(umask)
 		defer syscall.Umask(old)
-		peer(t, filepath.Join(programs, "sallyport"), "image", "build", "-o", out, "--debug", "--inputs", filepath.Join(cache, "inputs"), "--epoch", "1700000000")
+		args := []string{"image", "build", "-o", out, "--debug", "--inputs", filepath.Join(cache, "inputs"), "--epoch", "1700000000"}
+		peer(t, filepath.Join(programs, "sallyport"), append(args, more...)...)
 		return out
 	}
-	out := build(0o77, "1")
-	vmlinuz, initrd := filepath.Join(out, "vmlinuz"), filepath.Join(out, "initramfs.cpio")
-	built := readFile(t, initrd)
-	t.Logf("vmlinuz: %d bytes, initramfs.cpio: %d bytes, of u-root: %d bytes", len(readFile(t, vmlinuz)), len(built), len(readFile(t, base)))
+	out := build(0o77, "1", "--sign-key", key, "--sign-certificate", certificate)
+	initrd, medium := filepath.Join(out, "initramfs.cpio"), filepath.Join(out, "boot.iso")
+	built, bootable := readFile(t, initrd), readFile(t, medium)
+	t.Logf("initramfs.cpio: %d bytes, of u-root: %d bytes; boot.iso: %d bytes", len(built), len(readFile(t, base)), len(bootable))
 	if !bytes.HasPrefix(built, readFile(t, base)) {
 		t.Error("u-root differs between two builds")
 	}
+	if len(bootable) > 32<<20 {
+		t.Error("boot.iso has more than 32 MiB")
+	}
+	peer(t, "sbverify", "--cert", certificate, filepath.Join(out, "sallyport.efi"))
 	if os.Getenv("SALLYPORT_BIG") == "1" {
-		if !bytes.Equal(built, readFile(t, filepath.Join(build(0o22, "2"), "initramfs.cpio"))) {
-			t.Error("initramfs.cpio differs between two builds")
+		unsigned := build(0o77, "3")
+		again := build(0o22, "2")
+		for _, name := range []string{"vmlinuz", "initramfs.cpio", "sallyport.efi", "boot.iso"} {
+			if !bytes.Equal(readFile(t, filepath.Join(unsigned, name)), readFile(t, filepath.Join(again, name))) {
+				t.Errorf("%s differs between two builds", name)
+			}
 		}
 	} else {
 		t.Log("SALLYPORT_BIG is not 1: the image is built only once")
 	}
-	slots <- struct{}{}
-	defer func() { <-slots }()
+
+	// One bit of the kernel's command line.
+	altered := filepath.Join(t.TempDir(), "altered.iso")
+	at := bytes.Index(bootable, []byte(image.CommandLine))
+	if at < 0 {
+		t.Fatal("boot.iso doesn't have the command line")
+	}
+	bootable[at] ^= 1
+	if err := os.WriteFile(altered, bootable, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		g    Guest
+		want string // on the console
+	}{
+		{"DVD", Guest{Medium: medium, Memory: 256}, "toggle key help"},
+		{"stick", Guest{Medium: medium, Memory: 256, Stick: true}, "toggle key help"},
+		{"altered", Guest{Medium: altered, Memory: 256}, "Access Denied"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			m, err := start(tt.g)
+			if err != nil {
+				t.Fatalf("starting a guest: %v", err)
+			}
+			defer m.stop()
+			found, err := m.console.expect("Access Denied|toggle key help", bootLimit)
+			if err != nil || found != tt.want {
+				m.report(t)
+				t.Errorf("the console has %q, want %q; %v", found, tt.want, err)
+			}
+		})
+	}
+	t.Run("kernel and initramfs", func(t *testing.T) {
+		t.Parallel()
+		slots <- struct{}{}
+		defer func() { <-slots }()
+		typeInto(t, Guest{Kernel: filepath.Join(out, "vmlinuz"), Initrd: initrd})
+	})
+}
+
+// typeInto boots an image until its shell answers.
+func typeInto(t *testing.T, g Guest) {
+	t.Helper()
 	// One time in twenty on a busy machine, the line editor of u-root's shell hangs for good between a command's last key
 	// and the command (with no process of the guest's doing anything). Then the machine is booted anew.
 	const boots = 5
 	for boot := 1; ; boot++ {
-		m, err := start(Guest{Kernel: vmlinuz, Initrd: initrd})
+		m, err := start(g)
 		if err != nil {
 			t.Fatalf("starting a guest: %v", err)
 		}
-		if _, err = m.console.expect(`toggle key help|\$ |# `, bootLimit); err == nil { // of that shell
+		if _, err = m.console.expect(`toggle key help|\$ |# `, bootLimit); err == nil {
 			err = answers(t, m, "lsmod", `dm_verity`)
 		}
 		if err == nil {

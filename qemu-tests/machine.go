@@ -52,6 +52,11 @@ type Guest struct {
 	// Kernel and Initrd are files to boot instead of the guest that runs commands: such a one has a console and a
 	// monitor, and Run and its like fail the test.
 	Kernel, Initrd string
+
+	// Medium is a file to boot by UEFI with Secure Boot, as a DVD or a stick, on a machine that has nothing else but Args.
+	// The firmware knows the snakeoil keys of Debian's package ovmf. Commands can't run there either.
+	Medium string
+	Stick  bool
 }
 
 // Machine is a running guest.
@@ -114,12 +119,6 @@ func (m *Machine) Command() string {
 }
 
 func start(g Guest) (_ *Machine, err error) {
-	vmlinuz, initrd := g.Kernel, g.Initrd
-	if vmlinuz == "" {
-		if vmlinuz, initrd, err = fixture(defaultModules); err != nil {
-			return nil, err
-		}
-	}
 	accel, err := accelerator()
 	if err != nil {
 		return nil, err
@@ -137,22 +136,52 @@ func start(g Guest) (_ *Machine, err error) {
 	if err := os.Mkdir(m.Share, 0o777); err != nil {
 		return nil, err
 	}
-	cmdline := append([]string{"console=ttyS0", "quiet", "panic=-1"}, g.Append...)
+	boots, err := g.boots(m)
+	if err != nil {
+		return nil, err
+	}
 	args := slices.Concat(accel, []string{"-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
-		"-smp", strconv.Itoa(or(g.CPUs, 1)), "-m", strconv.Itoa(or(g.Memory, 512)),
-		"-kernel", vmlinuz, "-initrd", initrd, "-append", strings.Join(cmdline, " "),
-		"-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap",
-		"-device", "virtio-9p-pci,fsdev=host,mount_tag=host",
-		"-fsdev", "local,id=share,path=" + m.Share + ",security_model=none,multidevs=remap",
-		"-device", "virtio-9p-pci,fsdev=share,mount_tag=share"}, g.Args)
+		"-smp", strconv.Itoa(or(g.CPUs, 1)), "-m", strconv.Itoa(or(g.Memory, 512))}, boots, g.Args)
 	m.line = slices.Concat([]string{qemu}, args, []string{"-serial", "mon:stdio"})
 	for i, arg := range m.line { // Share goes with the test
 		m.line[i] = strings.ReplaceAll(arg, m.Share, os.TempDir())
 	}
-	if err := m.run(args); err != nil || g.Kernel != "" {
+	if err := m.run(args); err != nil || g.Kernel != "" || g.Medium != "" {
 		return m, err
 	}
 	return m, m.greet()
+}
+
+// Debian's firmware with Secure Boot on, and its variables with Debian's snakeoil keys in them.
+const (
+	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
+	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd"
+)
+
+// boots are the arguments that say what a guest boots, and what it has for that.
+func (g Guest) boots(m *Machine) ([]string, error) {
+	if g.Medium != "" {
+		device := []string{"-device", "ide-cd,drive=boot"}
+		if g.Stick {
+			device = []string{"-device", "qemu-xhci", "-device", "usb-storage,drive=boot"}
+		}
+		return append([]string{"-M", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on",
+			"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=" + ovmfCode, "-drive", "if=pflash,format=raw,unit=1,snapshot=on,file=" + ovmfVars,
+			"-drive", "if=none,id=boot,format=raw,readonly=on,file=" + g.Medium}, device...), nil
+	}
+	vmlinuz, initrd := g.Kernel, g.Initrd
+	if vmlinuz == "" {
+		var err error
+		if vmlinuz, initrd, err = fixture(defaultModules); err != nil {
+			return nil, err
+		}
+	}
+	cmdline := append([]string{"console=ttyS0", "quiet", "panic=-1"}, g.Append...)
+	return []string{"-kernel", vmlinuz, "-initrd", initrd, "-append", strings.Join(cmdline, " "),
+		"-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap",
+		"-device", "virtio-9p-pci,fsdev=host,mount_tag=host",
+		"-fsdev", "local,id=share,path=" + m.Share + ",security_model=none,multidevs=remap",
+		"-device", "virtio-9p-pci,fsdev=share,mount_tag=share"}, nil
 }
 
 // fixture is the kernel and the initramfs of the guests that run commands.

@@ -41,7 +41,7 @@ var table = layers{
 	"burn/drivesim":       {"burn/mmc", "media/scsi"},
 	"burn/drivesim/iscsi": {"media/scsi"},
 	"burn":                {"burn/mmc", "media/scsi"},
-	"image":               {},
+	"image":               {"bundle/iso9660"},
 	"cmd/sallyport":       {all},
 	"qemu-tests":          {"image", "qemu-tests/agent", "qemu-tests/usbredir"},
 	"qemu-tests/agent":    {},

@@ -68,6 +68,8 @@ sfdisk      fdisk
 blkid       util-linux
 lsusb       usbutils
 umockdev-run umockdev
+sbsign      sbsigntool
+sbverify    sbsigntool
 '
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -75,6 +77,11 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # QEMU speaks iSCSI with a module of its own package, which is no command. Nobody listens on port 1.
 have_qemu_iscsi() {
   ! qemu-img info iscsi://127.0.0.1:1/none/1 2>&1 | grep -qi 'unknown protocol'
+}
+
+# UEFI's firmware for guests is files.
+have_ovmf() {
+  [ -e /usr/share/OVMF/OVMF_CODE_4M.secboot.fd ]
 }
 
 # A compiler without the C library's headers can't build the race detector's runtime.
@@ -89,6 +96,7 @@ missing() {
     [ -z "$tool" ] || have "$tool" || printf '%s %s\n' "$tool" "$packages"
   done <<<"$tools"
   have_cc || echo 'cc gcc libc6-dev'
+  have_ovmf || echo 'OVMF ovmf'
   have_qemu_iscsi || echo 'qemu-iscsi qemu-block-extra'
 }
 

@@ -6,9 +6,6 @@ import (
 	"time"
 )
 
-// descriptorCount is the number of volume descriptors that are written: a further one, such as a boot record (ECMA-119 8.2), goes between the two.
-const descriptorCount = 2
-
 const standardID = "CD001"
 
 // check checks that the strings of a volume can be recorded (ECMA-119 8.4.5, 8.4.6, 8.4.20).
@@ -95,7 +92,7 @@ func pad(b []byte) []byte {
 // descriptors appends the volume descriptors from LBA 16.
 func (l *Layout) descriptors(b []byte) []byte {
 	tables := blocksOf(l.pathTableSize())
-	lTable := uint32(descriptorLBA + descriptorCount)
+	lTable := uint32(descriptorLBA + l.descriptorCount())
 
 	b = append(b, 1)
 	b = append(b, standardID...)
@@ -126,6 +123,16 @@ func (l *Layout) descriptors(b []byte) []byte {
 	b = append(b, created...) // effective
 	b = append(b, 1, 0)       // file structure version
 	b = pad(b)
+
+	if l.vol.BootCatalog != "" { // El Torito 1.0, figure 7
+		b = append(b, 0)
+		b = append(b, standardID...)
+		b = append(b, 1)
+		b = append(b, "EL TORITO SPECIFICATION"...)
+		b = append(b, make([]byte, 32-len("EL TORITO SPECIFICATION")+32)...)
+		b = binary.LittleEndian.AppendUint32(b, l.bootCatalog())
+		b = pad(b)
+	}
 
 	b = append(b, 255)
 	b = append(b, standardID...)

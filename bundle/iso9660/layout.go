@@ -24,6 +24,7 @@ type Volume struct {
 	Application string // a-characters, up to 128
 	Created     int64  // seconds since 1970-01-01 UTC: creation, modification and effective time
 	SystemArea  []byte // up to 32 KiB for LBA 0 to 15, the rest is zero; see also Layout.SetSystemArea
+	BootCatalog string // path of the file that is the boot catalog of El Torito 1.0, to which a boot record at LBA 17 points; none if empty
 }
 
 // A Layout says where everything of a volume lies. It is immutable but for SetSystemArea, and safe for concurrent use after that.
@@ -79,7 +80,27 @@ func NewLayout(vol Volume, entries []Entry) (*Layout, error) {
 	if err := l.place(); err != nil {
 		return nil, err
 	}
+	if vol.BootCatalog != "" && l.bootCatalog() == 0 {
+		return nil, entryErrorf(vol.BootCatalog, "the boot catalog is no file with content")
+	}
 	return l, nil
+}
+
+// bootCatalog returns the LBA of the boot catalog, 0 if there is none.
+func (l *Layout) bootCatalog() uint32 {
+	i := slices.IndexFunc(l.entries, func(e Entry) bool { return e.Path == l.vol.BootCatalog })
+	if i < 0 || !l.entries[i].Mode.IsRegular() {
+		return 0
+	}
+	return l.nodes[i].at
+}
+
+// descriptorCount returns how many volume descriptors there are: a primary one, a boot record where one is asked for, and the end.
+func (l *Layout) descriptorCount() int64 {
+	if l.vol.BootCatalog != "" {
+		return 3
+	}
+	return 2
 }
 
 // SetSystemArea sets the bytes of LBA 0 to 15, up to 32 KiB, the rest is zero: for what can only be said once the layout is known. It keeps the slice.
@@ -345,7 +366,7 @@ func (l *Layout) numberDirs() {
 // place gives everything its LBA and makes descriptors and path tables.
 func (l *Layout) place() error {
 	tables := blocksOf(l.pathTableSize())
-	l.dirLBA = descriptorLBA + descriptorCount + 2*tables
+	l.dirLBA = descriptorLBA + l.descriptorCount() + 2*tables
 	lba := l.dirLBA
 	var areas []mark
 	for k := range l.dirs {
@@ -371,7 +392,7 @@ func (l *Layout) place() error {
 		}
 	}
 	l.blocks = lba
-	l.head = l.descriptors(make([]byte, 0, (descriptorCount+2*tables)*BlockSize))
+	l.head = l.descriptors(make([]byte, 0, (l.descriptorCount()+2*tables)*BlockSize))
 	l.head = l.pathTable(l.head, false)
 	l.head = l.pathTable(l.head, true)
 	return nil

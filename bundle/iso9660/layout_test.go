@@ -3,6 +3,7 @@ package iso9660
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -361,3 +362,30 @@ func BenchmarkLayout(b *testing.B) {
 type discard struct{}
 
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
+
+// TestBootCatalog: a boot record comes before the end of the descriptors and points to the catalog, which has to be a
+// file with something in it (El Torito 1.0, figure 7). What reads such a volume is asked in package image.
+func TestBootCatalog(t *testing.T) {
+	entries := []Entry{{Path: ".", Mode: fs.ModeDir | 0o555}, {Path: "empty", Mode: 0o444}, {Path: "catalog", Mode: 0o444, Size: 2048}}
+	for _, name := range []string{"empty", "absent", "."} {
+		if _, err := NewLayout(Volume{BootCatalog: name}, entries); err == nil || !strings.Contains(err.Error(), "the boot catalog is no file with content") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	l, err := NewLayout(Volume{BootCatalog: "catalog"}, entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var area bytes.Buffer
+	if err := l.WriteDirectoryArea(&area); err != nil {
+		t.Fatal(err)
+	}
+	record, end := area.Bytes()[BlockSize:], area.Bytes()[2*BlockSize:]
+	lba, _ := l.Extent(2)
+	if !bytes.HasPrefix(record, []byte("\x00CD001\x01EL TORITO SPECIFICATION\x00")) || int64(binary.LittleEndian.Uint32(record[0x47:])) != lba || !bytes.HasPrefix(end, []byte("\xffCD001\x01")) {
+		t.Errorf("LBA 17 has %q, LBA 18 %q; the catalog is at %d", record[:0x50], end[:10], lba)
+	}
+	if at, table := binary.LittleEndian.Uint32(area.Bytes()[140:]), area.Bytes()[3*BlockSize:]; at != 19 || !bytes.HasPrefix(table, []byte{1, 0, byte(l.dirLBA), 0, 0, 0, 1, 0, 0, 0}) {
+		t.Errorf("the path table is at %d; LBA 19 has %x", at, table[:10])
+	}
+}
