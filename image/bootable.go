@@ -77,7 +77,7 @@ func (c *Config) unify(to, initrd string, k *Kernel, stub []byte) error {
 	}
 	sections := []Section{
 		text(".osrel", "ID=sallyport\nNAME=Sallyport\nPRETTY_NAME=\"Sallyport, for debugging\"\n"),
-		text(".cmdline", CommandLine+"\x00"),
+		text(".cmdline", c.commandLine()+"\x00"),
 		text(".uname", k.Release),
 		{".initrd", size, archive},
 		{".linux", k.image.size, k.Image()},

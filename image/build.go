@@ -30,13 +30,22 @@ type Config struct {
 	Modules []string // nil for Modules
 	Epoch   int64    // the time of all files, in seconds since 1970
 
+	Console string // the kernel's name of where people sit, which boots by UEFI are told: "ttyS0,115200"; "" for the screen, tty0
+
 	// SignKey and SignCertificate are PEM files with which sbsign signs what firmware starts; "" for none.
 	SignKey, SignCertificate string
 }
 
-// CommandLine is what the kernel of a debugging image is told: Linux takes modules of its builder alone, and keeps root
-// from changing it. It stands in the unified kernel image, whose stub takes no other where Secure Boot is on.
-const CommandLine = "console=tty0 console=ttyS0 quiet panic=10 lockdown=integrity module.sig_enforce=1"
+// commandLine is what the kernel is told: Linux takes modules of its builder alone, and keeps root from changing it. It
+// stands in the unified kernel image, whose stub takes no other where Secure Boot is on. There is one console, since
+// u-root's shell edits lines on none of several.
+func (c *Config) commandLine() string {
+	console := c.Console
+	if console == "" {
+		console = "tty0"
+	}
+	return "console=" + console + " quiet panic=10 lockdown=integrity module.sig_enforce=1"
+}
 
 // Built is what an image was made of, and its files.
 type Built struct {

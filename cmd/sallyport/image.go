@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 
 	"sallyport/image"
@@ -24,6 +25,8 @@ type imageBuildCmd struct {
 	Epoch   *int64 `help:"The time of all files, in seconds since 1970 (default: SOURCE_DATE_EPOCH, else 0)."`
 	Program string `help:"The sallyport to put in (default: this one)." type:"path" placeholder:"FILE"`
 
+	Console string `help:"Where people sit: tty0, which is the screen, or a serial port as in ttyS0,115200." default:"tty0" placeholder:"TTY"`
+
 	SignKey         string `help:"Sign sallyport.efi for Secure Boot with this key (PEM), by sbsign." type:"path" placeholder:"FILE"`
 	SignCertificate string `help:"Its certificate (PEM)." type:"path" placeholder:"FILE"`
 }
@@ -38,7 +41,8 @@ dd if=out/boot.iso of=/dev/sdX bs=4M oflag=direct conv=fsync. It has sallyport.e
 
 Example: sallyport image build -o out --debug --inputs inputs
 then:    qemu-system-x86_64 -m 512 -nographic -kernel out/vmlinuz -initrd out/initramfs.cpio -append console=ttyS0
-or:      qemu-system-x86_64 -m 512 -nographic -bios /usr/share/ovmf/OVMF.fd -cdrom out/boot.iso`
+or:      qemu-system-x86_64 -m 512 -nographic -bios /usr/share/ovmf/OVMF.fd -cdrom out/boot.iso
+         (built with --console ttyS0)`
 }
 
 type imageBuildResult struct {
@@ -67,6 +71,9 @@ func (c *imageBuildCmd) run(e *env) (_ result, err error) {
 	if _, err := exec.LookPath("go"); err != nil {
 		return nil, usagef("the go command is needed to build u-root, and isn't in PATH")
 	}
+	if !consoleName.MatchString(c.Console) {
+		return nil, usagef("--console %q: must be a terminal as the kernel names it: tty0, ttyS0, ttyS1,115200", c.Console)
+	}
 	if err := c.checkSigning(); err != nil {
 		return nil, err
 	}
@@ -90,7 +97,7 @@ func (c *imageBuildCmd) run(e *env) (_ result, err error) {
 	if !e.quiet {
 		fmt.Fprintln(e.stderr, "Building the image: kernel, modules, u-root, boot medium.")
 	}
-	built, err := image.Build(e.ctx, c.Output, image.Config{Inputs: inputs, Program: program, Epoch: epoch, SignKey: c.SignKey, SignCertificate: c.SignCertificate})
+	built, err := image.Build(e.ctx, c.Output, image.Config{Inputs: inputs, Program: program, Epoch: epoch, Console: c.Console, SignKey: c.SignKey, SignCertificate: c.SignCertificate})
 	if wrong, ok := errors.AsType[*image.ProgramError](err); ok {
 		return nil, usagef("%v", wrong)
 	}
@@ -99,6 +106,9 @@ func (c *imageBuildCmd) run(e *env) (_ result, err error) {
 	}
 	return &imageBuildResult{built, c.Output}, nil
 }
+
+// consoleName is a terminal on the kernel's command line, without anything behind it.
+var consoleName = regexp.MustCompile(`^tty[A-Z]{0,4}[0-9]{1,3}(,[0-9]{1,7}[a-z0-9]{0,3})?$`)
 
 // checkSigning finds what would fail minutes later.
 func (c *imageBuildCmd) checkSigning() error {
